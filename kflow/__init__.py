@@ -1,0 +1,3 @@
+"""kflow: typed YAML workflows for repeatable Keras experiments."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,115 @@
+"""Measure a model on arrays, and say what is expected of it.
+
+    test:
+      kind: evaluate
+      model: ${fit.model}
+      x: ${x_test}
+      y: ${y_test}
+      expect:
+        accuracy: {min: 0.95}         # the run fails when it is missed
+      objects: ${layers}
+
+A trained model brings its loss and metrics along; ``loss`` and ``metrics`` here replace them.
+
+Outputs: ``metrics``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kflow.adapters.feeding import Arrays, batches, check_rows, open_arrays
+from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
+from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
+from kflow.spec.calls import Call, check_call, custom_names
+from kflow.spec.facts import Fact
+from kflow.spec.types import Array, Bound, Int, Metrics, Model, PositiveInt
+
+
+class Evaluate(StepSpec, kind="evaluate", version=1):
+    """Metrics of a model."""
+
+    libraries = ("keras", "tensorflow", "numpy")
+
+    model: Model
+    x: Arrays = Field(description="The inputs.")
+    y: Arrays = Field(description="The targets.")
+    sample_weight: Array | None = Field(default=None, description="A weight for each row.")
+    loss: Call | None = Field(default=None, description="Replaces the loss of the model.")
+    metrics: tuple[Call, ...] | None = Field(default=None, description="Replaces the metrics of the model.")
+    batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
+    expect: dict[str, Bound] = Field(default_factory=dict, description="Bounds by metric; the run fails when one is missed.")
+    objects: ObjectsField
+    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        metrics: Metrics
+
+    def gpus_wanted(self) -> int | str:
+        """Return the number of GPUs, or 'all'."""
+        return self.gpus
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Check names and numbers of rows."""
+        fact = check_objects(exam, self.model, self.objects)
+        check_rows(exam, x=self.x, y=self.y, sample_weight=self.sample_weight)
+        check_gpus(exam, self.gpus)
+        self._check_names(exam)
+        if fact and fact.is_compiled is False and self.loss is None:
+            exam.problem("the model has not been trained, so it has no loss; give one with 'loss:'", "model")
+        known = fact.metrics if fact and self.metrics is None and self.loss is None else None
+        for name in self.expect:
+            if known is not None and name not in known:
+                exam.misspelt(f"the model reports no metric {name!r}", name, known, "expect", name)
+        return {}
+
+    def _check_names(self, exam: Examination) -> None:
+        custom = custom_names(exam, self.objects)
+        if not all(exam.fact(each) for each in as_tuple(self.objects)):
+            return
+        if self.loss:
+            check_call(exam, self.loss, "losses", custom, "loss")
+        for index, metric in enumerate(self.metrics or ()):
+            check_call(exam, metric, "metrics", custom, "metrics", index)
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Evaluate, and compare with what is expected."""
+        with keras_session(context, self.objects) as custom:
+            model: Any = context.open(self.model)
+            self._compile(model, custom)
+            parts = (self.x, self.y) if self.sample_weight is None else (self.x, self.y, self.sample_weight)
+            nest = tuple(open_arrays(context, part) for part in parts)
+            metrics = model.evaluate(batches(nest, self.batch_size), return_dict=True, verbose=0)
+        self._compare(metrics)
+        return self.Outputs(metrics=metrics)
+
+    def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
+        import keras
+
+        if self.loss is None and self.metrics is None:
+            if not model.compiled:
+                message = "the model has no loss; give one with 'loss:'"
+                raise ValueError(message)
+            return
+        loss = construct(self.loss, keras.losses, custom) if self.loss else model.loss
+        metrics = [construct(call, keras.metrics, custom) for call in self.metrics or ()]
+        model.compile(loss=loss, metrics=metrics)
+
+    def _compare(self, metrics: Mapping[str, float]) -> None:
+        misses = []
+        for name, bound in self.expect.items():
+            if name not in metrics:
+                message = f"the model reports no metric {name!r}; it reports {', '.join(metrics)}"
+                raise ValueError(message)
+            miss = bound.describe_miss(float(metrics[name]))
+            if miss:
+                misses.append(f"{name}: {miss}")
+        if misses:
+            raise ExpectationError("; ".join(misses))
+
+
+class ExpectationError(AssertionError):
+    """A metric misses what the workflow expects of it."""

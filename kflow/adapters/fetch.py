@@ -1,0 +1,103 @@
+"""Fetch a file once and verify it; a member can be taken out of an archive.
+
+    digits:
+      kind: fetch
+      origin: data/digits.h5          # a path beside this file, file://, http:// or https://
+      file_hash: sha256:5d2c4f...     # strongly recommended for what comes over a network
+
+A file on this machine stays where it is; one from a network is downloaded into the store. With
+``extract: true`` the origin is a tar or zip archive, and ``member`` names the file inside it to hand on.
+
+Outputs: ``file``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
+from kflow.spec.facts import Fact, FileFact
+from kflow.spec.types import Bool, Digest, File, Origin
+
+
+class Fetch(StepSpec, kind="fetch", version=1):
+    """A file from a network or from this machine."""
+
+    origin: Origin
+    file_hash: Digest | None = Field(default=None, description="The digest that the file must have.")
+    fname: str | None = Field(
+        default=None, pattern=r"^[^/\\\x00]+$", description="The name to give a downloaded file; default from the URL."
+    )
+    extract: Bool = Field(default=False, description="Whether the file is an archive to take `member` from.")
+    member: str | None = Field(default=None, description="The file inside the archive to hand on.")
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        file: File
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Verify a file that is here already."""
+        if self.extract != (self.member is not None):
+            exam.problem("'extract: true' and 'member' belong together: the archive, and the file to take out of it")
+        if self.origin.is_remote:
+            return {}
+        path = exam.look.resolve(self.origin.local_path)
+        if not path.is_file():
+            return {}
+        self._verify(exam)
+        return {} if self.extract else {"file": FileFact(str(path))}
+
+    def _verify(self, exam: Examination) -> None:
+        if self.file_hash is None:
+            return
+        from kflow.core.files import parse_digest
+
+        try:
+            algorithm, expected = parse_digest(self.file_hash)
+            found = exam.look.digest(self.origin.local_path, algorithm)
+        except ValueError as error:
+            exam.problem(str(error), "file_hash")
+            return
+        if found != expected:
+            message = f"{self.origin} does not have this digest; its {algorithm} is {found}"
+            exam.problem(message, "file_hash")
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Fetch with `kflow.core.get_file`."""
+        return self.Outputs(file=self._take_member(context, self._fetch(context)))
+
+    def _fetch(self, context: StepContext) -> Path:
+        if not self.origin.is_remote:
+            return context.root / self.origin.local_path
+        from kflow.core.files import get_file
+
+        name = self.fname or self.origin.partition("?")[0].rstrip("/").rpartition("/")[2] or "download"
+
+        def progress(done: int, total: int | None) -> None:
+            context.report({"event": "download", "done": done, "total": total})
+
+        return Path(
+            get_file(
+                name,
+                str(self.origin),
+                file_hash=self.file_hash,
+                cache_dir=str(context.workdir),
+                cache_subdir="",
+                progress=progress,
+            )
+        )
+
+    def _take_member(self, context: StepContext, path: Path) -> Path:
+        if self.member is None:
+            return path
+        from kflow.core.archives import extract_archive
+
+        folder = context.workdir / "extracted"
+        extract_archive(path, folder)
+        found = folder / self.member
+        if not found.is_file():
+            message = f"{path.name} has no file {self.member!r}"
+            raise FileNotFoundError(message)
+        return found

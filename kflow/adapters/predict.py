@@ -1,0 +1,68 @@
+"""Compute the outputs of a model.
+
+    guesses:
+      kind: predict
+      model: ${fit.model}
+      x: ${x_test}
+      to_file: results/guesses.npy    # also write them to a file of your choice
+      objects: ${layers}
+
+Outputs: ``array``, one row for each row of ``x``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kflow.adapters.feeding import Arrays, batches, open_arrays
+from kflow.adapters.session import ObjectsField, check_gpus, check_objects, keras_session
+from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
+from kflow.spec.facts import ArrayFact, Fact
+from kflow.spec.types import Array, Int, Model, OutputPath, PositiveInt
+
+
+class Predict(StepSpec, kind="predict", version=1):
+    """Outputs of a model."""
+
+    libraries = ("keras", "tensorflow", "numpy")
+
+    model: Model
+    x: Arrays = Field(description="The inputs.")
+    batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
+    to_file: Annotated[OutputPath | None, NotFingerprinted()] = Field(default=None, description="A .npy file to write.")
+    objects: ObjectsField
+    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        array: Array
+
+    def gpus_wanted(self) -> int | str:
+        """Return the number of GPUs, or 'all'."""
+        return self.gpus
+
+    def exports(self) -> Mapping[str, str]:
+        """Give the array its place."""
+        return {"array": self.to_file} if self.to_file else {}
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Tell the shape of the result."""
+        fact = check_objects(exam, self.model, self.objects)
+        check_gpus(exam, self.gpus)
+        x = exam.fact(self.x)
+        if fact and fact.output_shape and isinstance(x, ArrayFact):
+            return {"array": ArrayFact((x.rows, *fact.output_shape))}
+        return {}
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Predict batch by batch."""
+        with keras_session(context, self.objects):
+            model: Any = context.open(self.model)
+            nest = (open_arrays(context, self.x),)
+            result = model.predict(batches(nest, self.batch_size), verbose=0)
+        if isinstance(result, list | tuple | dict):
+            message = f"the model has {len(result)} outputs; predict hands on one array"
+            raise ValueError(message)
+        return self.Outputs(array=result)

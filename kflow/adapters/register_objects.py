@@ -1,0 +1,56 @@
+"""Give names to custom layers, activations, losses, metrics and the like from a Python file of yours.
+
+    layers:
+      kind: register_objects
+      objects:
+        Swish: layers.py:Swish        # name: file.py:name in the file
+
+Nothing global is changed: a step sees these names if it takes them with ``objects: ${layers}``, wherever Keras takes
+a text, and no other step does. The source is kept with the result, so that a later run uses the same code.
+
+Outputs: ``objects``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
+from kflow.spec.calls import keras_names
+from kflow.spec.facts import Fact, ObjectsFact
+from kflow.spec.types import Objects, Symbol
+
+
+class RegisterObjects(StepSpec, kind="register_objects", version=1):
+    """Names for custom objects."""
+
+    objects: dict[str, Symbol] = Field(min_length=1, description="For each name the file and the name in it.")
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        objects: Objects
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Refuse names that Keras has already."""
+        for name in self.objects:
+            for family, known in keras_names().items():
+                if name in known:
+                    exam.problem(f"{name!r} is one of Keras's own {family}; choose another name", "objects", name)
+                    break
+        return {"objects": ObjectsFact(tuple(self.objects))}
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Import every object once, so that a broken module shows here, and keep the source."""
+        from kflow.artifacts.objects import ObjectSources, imported
+
+        places = {name: (context.root / symbol.module, symbol.name) for name, symbol in self.objects.items()}
+        with imported(places):
+            pass
+        modules = dict.fromkeys(symbol.module for symbol in self.objects.values())
+        sources = {
+            context.root / module: tuple(Path(context.root, each) for each in context.sources[module])
+            for module in modules
+        }
+        return self.Outputs(objects=ObjectSources(places, sources))

@@ -1,0 +1,144 @@
+"""The state of Keras around a step: seeded, with the step's custom objects in scope, and clean afterwards."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from kflow.spec.base import Examination, StepContext
+from kflow.spec.calls import Call, custom_names
+from kflow.spec.facts import ModelFact
+from kflow.spec.types import Objects, Reference
+
+ObjectsField = Annotated[
+    Objects | tuple[Objects, ...] | None,
+    Field(default=None, description="The custom objects that this step may use by name."),
+]
+
+
+def as_tuple(value: object) -> tuple[Any, ...]:
+    """Return one value, several or none as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+@contextlib.contextmanager
+def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] | None) -> Iterator[dict[str, Any]]:
+    """Prepare Keras for a step, and leave nothing behind.
+
+    Parameters
+    ----------
+    context : StepContext
+        The step's context; its seed seeds Python, NumPy and TensorFlow.
+    objects : reference or tuple of references to objects, optional
+        The custom objects that get a name; of two with one name the later wins.
+
+    Yields
+    ------
+    dict
+        The custom objects by name.
+    """
+    import keras
+
+    from kflow.artifacts.objects import imported
+    from kflow.core.objects import custom_object_scope
+
+    places: dict[str, Any] = {}
+    for reference in as_tuple(objects):
+        places |= context.open(reference).objects
+    # Automatic layer names count up in a process; a clean count makes a model's bytes repeatable.
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(context.seed)
+    with imported(places) as names, custom_object_scope(names):
+        yield names
+    keras.backend.clear_session()
+
+
+def check_objects(exam: Examination, model: Reference, objects: object) -> ModelFact | None:
+    """Report the custom objects of a model that its step does not take; return what is known of the model."""
+    fact = exam.fact(model)
+    if not isinstance(fact, ModelFact):
+        return None
+    if all(exam.fact(each) for each in as_tuple(objects)):
+        missing = [name for name in fact.objects if name not in custom_names(exam, objects)]
+        if missing:
+            exam.problem(f"the model uses {', '.join(missing)}; take them with 'objects:'", "model")
+    return fact
+
+
+def check_gpus(exam: Examination, gpus: int | str) -> None:
+    """Report more GPUs than the machine has."""
+    if isinstance(gpus, int) and gpus > 0:
+        there = exam.look.count_gpus()
+        if gpus > there:
+            have = "none" if there == 0 else f"only {there}"
+            exam.problem(f"the step wants {gpus} GPU{'s' * (gpus > 1)}, and this machine has {have}", "gpus")
+
+
+def construct(call: Call, family: ModuleType, custom: Mapping[str, Any]) -> Any:
+    """Make the object that a call describes.
+
+    Parameters
+    ----------
+    call : Call
+        A name with arguments.
+    family : module
+        ``keras.layers``, ``keras.optimizers``, ...
+    custom : mapping
+        The custom objects by name.
+
+    Returns
+    -------
+    object
+        For a bare name of a function or text (``adam``, ``accuracy``) what Keras's own look-up takes: the text.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or takes no arguments.
+    """
+    thing = custom.get(call.name, getattr(family, call.name, None))
+    arguments = {name: _convert(value, custom) for name, value in call.arguments.items()}
+    if isinstance(thing, type):
+        return thing(**arguments)
+    if call.is_bare:
+        return call.name if thing is None else thing
+    found = thing if thing is not None else family.get(call.name)  # 'adam: {...}' names the class Adam
+    if isinstance(found, type) or not callable(found) or hasattr(found, "get_config"):
+        return (found if isinstance(found, type) else type(found))(**arguments)
+    message = f"{call.name} is a function and takes no arguments here; use a class"
+    raise ValueError(message)
+
+
+def _convert(value: Any, custom: Mapping[str, Any]) -> Any:
+    """Make the objects inside arguments: ``kernel_regularizer: {L2: {l2: 0.01}}``."""
+    if isinstance(value, list):
+        return [_convert(item, custom) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (name, arguments), *_ = value.items()
+        family = _family_of(name, custom)
+        if family is not None and (arguments is None or isinstance(arguments, dict)):
+            return construct(Call(name, arguments or {}, is_bare=False), family, custom)
+    return {key: _convert(item, custom) for key, item in value.items()}
+
+
+def _family_of(name: str, custom: Mapping[str, Any]) -> ModuleType | None:
+    import keras
+
+    families = (
+        keras.layers,
+        keras.regularizers,
+        keras.initializers,
+        keras.constraints,
+        keras.optimizers.schedules,
+        keras.losses,
+        keras.metrics,
+    )
+    if name in custom:
+        return keras.layers  # type: ignore[no-any-return]  # the family does not matter for a custom object
+    return next((family for family in families if isinstance(getattr(family, name, None), type)), None)

@@ -1,0 +1,278 @@
+"""Compile and fit a model.
+
+    fit:
+      kind: train
+      model: ${model}
+      x: ${x_train}
+      y: ${y_train}
+      validation_data: {x: ${x_val}, y: ${y_val}}     # or validation_split: 0.1
+      optimizer: {Adam: {learning_rate: 1e-3}}        # or just: adam
+      loss: categorical_crossentropy
+      metrics: [accuracy]
+      epochs: 12
+      batch_size: 64
+      callbacks:
+        - EarlyStopping: {monitor: val_loss, patience: 3, restore_best_weights: true}
+      objects: ${layers}
+      gpus: 0                                         # a number, or all
+
+The rows are shuffled anew in each epoch, in an order that follows from the seed of the workflow. With two GPUs or
+more each batch is split over them (`kflow.core.multi_gpu_model`). A model with several inputs takes a list, or a
+mapping by input name, for ``x``; likewise ``y``.
+
+Outputs: ``model`` (trained), ``history``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kflow.adapters.feeding import Arrays, batches, check_rows, count_rows, open_arrays
+from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
+from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
+from kflow.spec.calls import Call, check_call, custom_names
+from kflow.spec.facts import ArrayFact, Fact, ModelFact
+from kflow.spec.types import Array, Bool, Float, Fraction, History, Int, Model, PositiveInt
+
+_ONE_HOT_LOSSES = {"categorical_crossentropy", "CategoricalCrossentropy", "categorical_hinge", "CategoricalHinge"}
+_SPARSE_LOSSES = {"sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"}
+
+CallOrMany = Call | tuple[Call, ...] | dict[str, Call]
+
+
+class ValidationData(BaseModel):
+    """The arrays to measure on after each epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: Arrays
+    y: Arrays
+    sample_weight: Array | None = None
+
+
+class Train(StepSpec, kind="train", version=1):
+    """A trained model."""
+
+    libraries = ("keras", "tensorflow", "numpy")
+    is_random = True
+
+    model: Model
+    x: Arrays = Field(description="The inputs.")
+    y: Arrays = Field(description="The targets.")
+    sample_weight: Array | None = Field(default=None, description="A weight for each row.")
+    validation_data: ValidationData | None = Field(default=None, description="Measured on after each epoch.")
+    validation_split: Fraction | None = Field(default=None, description="The last part of x and y to hold out.")
+    optimizer: Call = Field(default=Call("rmsprop"), description="A name, or a class with its arguments.")
+    loss: Call | dict[str, Call] = Field(description="A name, a class with its arguments, or one for each output.")
+    loss_weights: dict[str, Float] | tuple[Float, ...] | None = Field(default=None, description="One for each output.")
+    metrics: tuple[Call, ...] | dict[str, tuple[Call, ...]] = Field(default=(), description="What to measure.")
+    weighted_metrics: tuple[Call, ...] = Field(default=(), description="What to measure with sample weights.")
+    epochs: PositiveInt = Field(default=1, description="How often to go through all rows.")
+    batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
+    shuffle: Bool = Field(default=True, description="Whether to shuffle the rows anew in each epoch.")
+    class_weight: dict[str, Float] | None = Field(default=None, description="A weight for each class, such as '0': 2.0.")
+    callbacks: tuple[Call, ...] = Field(default=(), description="Callbacks of Keras, or custom ones.")
+    steps_per_execution: PositiveInt = Field(default=1, description="Batches in one call of the compiled step.")
+    jit_compile: Bool | Literal["auto"] = Field(default="auto", description="Whether to compile with XLA.")
+    objects: ObjectsField
+    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        model: Model
+        history: History
+
+    # --- before anything runs --------------------------------------------------------------------------
+
+    def gpus_wanted(self) -> int | str:
+        """Return the number of GPUs, or 'all'."""
+        return self.gpus
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Check names, numbers of rows, shapes and GPUs."""
+        fact = check_objects(exam, self.model, self.objects)
+        self._check_names(exam)
+        check_rows(exam, x=self.x, y=self.y, sample_weight=self.sample_weight)
+        if self.validation_data:
+            check_rows(exam, validation_x=self.validation_data.x, validation_y=self.validation_data.y)
+            if self.validation_split:
+                exam.problem("give validation_data or validation_split, not both", "validation_split")
+        self._check_class_weight(exam)
+        check_gpus(exam, self.gpus)
+        if fact:
+            self._check_shapes(exam, fact)
+        shape, out = (fact.input_shape, fact.output_shape) if fact else (None, None)
+        return {"model": ModelFact(custom_names(exam, self.objects), shape, out, self._metric_names(), is_compiled=True)}
+
+    def _check_names(self, exam: Examination) -> None:
+        custom = custom_names(exam, self.objects)
+        if not all(exam.fact(each) for each in as_tuple(self.objects)):
+            return
+        check_call(exam, self.optimizer, "optimizers", custom, "optimizer")
+        for path, call in _each_call(self.loss, "loss"):
+            check_call(exam, call, "losses", custom, *path)
+        for path, call in (*_each_call(self.metrics, "metrics"), *_each_call(self.weighted_metrics, "weighted_metrics")):
+            check_call(exam, call, "metrics", custom, *path)
+        for path, call in _each_call(self.callbacks, "callbacks"):
+            check_call(exam, call, "callbacks", custom, *path)
+
+    def _check_class_weight(self, exam: Examination) -> None:
+        for name in self.class_weight or {}:
+            if not name.isdecimal():
+                exam.problem(f"a class is a whole number in quotes, such as '0', not {name!r}", "class_weight", name)
+
+    def _check_shapes(self, exam: Examination, model: ModelFact) -> None:
+        x, y = (exam.fact(each) if isinstance(each, Array) else None for each in (self.x, self.y))
+        if isinstance(x, ArrayFact) and model.input_shape and not _fits(x.shape[1:], model.input_shape):
+            message = f"the model takes rows of shape {_shape(model.input_shape)}, x has {_shape(x.shape[1:])}"
+            exam.problem(message, "x")
+        if not isinstance(y, ArrayFact) or not isinstance(self.loss, Call) or model.output_shape is None:
+            return
+        out = model.output_shape
+        if self.loss.name in _ONE_HOT_LOSSES and not _fits(y.shape[1:], out):
+            given = _shape(y.shape[1:]) if len(y.shape) > 1 else "class numbers (encode them with encode_labels)"
+            exam.problem(f"the last layer gives rows of shape {_shape(out)}, y has {given}", "y")
+        elif self.loss.name in _SPARSE_LOSSES and y.is_one_hot:
+            exam.problem(f"{self.loss.name} takes class numbers; y is one-hot (use categorical_crossentropy)", "loss")
+
+    def _metric_names(self) -> tuple[str, ...] | None:
+        """Return the names in the results, when they can be told from the text."""
+        calls = (*self.metrics, *self.weighted_metrics) if isinstance(self.metrics, tuple) else None
+        if calls is None or not isinstance(self.loss, Call):
+            return None
+        names = [call.name if call.is_bare else call.arguments.get("name") for call in calls]
+        if any(name is None or not name.islower() for name in names):
+            return None
+        return ("loss", *names)
+
+    # --- the work --------------------------------------------------------------------------------------
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Compile, fit, and give back the model with its history."""
+        with keras_session(context, self.objects) as custom:
+            model: Any = context.open(self.model)
+            trained = self._replicate(model, context.gpus)
+            self._compile(trained, custom)
+            training, validation = self._feeds(context)
+            history = trained.fit(
+                training,
+                validation_data=validation,
+                epochs=self.epochs,
+                class_weight={int(name): weight for name, weight in (self.class_weight or {}).items()} or None,
+                callbacks=[*self._callbacks(custom), progress_callback(context, self.epochs, len(training))],
+                shuffle=False,  # the batches shuffle themselves, by seed and epoch
+                verbose=0,
+            ).history
+            if trained is not model:
+                self._compile(model, custom)
+            return self.Outputs(model=model, history=history)
+
+    def _replicate(self, model: Any, gpus: int) -> Any:
+        if gpus < 2:
+            return model
+        from kflow.core.devices import multi_gpu_model
+
+        return multi_gpu_model(model, gpus)
+
+    def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
+        import keras
+
+        def make(nest: Any, family: Any) -> Any:
+            if isinstance(nest, Call):
+                return construct(nest, family, custom)
+            if isinstance(nest, dict):
+                return {name: make(item, family) for name, item in nest.items()}
+            return [make(item, family) for item in nest]
+
+        model.compile(
+            optimizer=make(self.optimizer, keras.optimizers),
+            loss=make(self.loss, keras.losses),
+            loss_weights=list(self.loss_weights) if isinstance(self.loss_weights, tuple) else self.loss_weights,
+            metrics=make(self.metrics, keras.metrics),
+            weighted_metrics=make(self.weighted_metrics, keras.metrics),
+            steps_per_execution=self.steps_per_execution,
+            jit_compile=self.jit_compile,
+        )
+
+    def _callbacks(self, custom: Mapping[str, Any]) -> list[Any]:
+        import keras
+
+        made = [construct(call, keras.callbacks, custom) for call in self.callbacks]
+        return [callback() if isinstance(callback, type) else callback for callback in made]
+
+    def _feeds(self, context: StepContext) -> tuple[Any, Any]:
+        """Return the training and the validation batches."""
+        nest = _nest(context, self.x, self.y, self.sample_weight)
+        rows = count_rows(nest)
+        # As Keras: the last part of the rows, before any shuffling.
+        end = int(rows * (1 - self.validation_split)) if self.validation_split else rows
+        seed = context.seed if self.shuffle else None
+        training = batches(nest, self.batch_size, end=end, shuffle_seed=seed)
+        if self.validation_split:
+            return training, batches(nest, self.batch_size, start=end)
+        data = self.validation_data
+        if data is None:
+            return training, None
+        return training, batches(_nest(context, data.x, data.y, data.sample_weight), self.batch_size)
+
+
+def _nest(context: StepContext, x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
+    parts = (x, y) if sample_weight is None else (x, y, sample_weight)
+    return tuple(open_arrays(context, part) for part in parts)
+
+
+def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...], Call]]:
+    if isinstance(nest, Call):
+        return [(path, nest)]
+    items = nest.items() if isinstance(nest, Mapping) else enumerate(nest)
+    return [found for key, item in items for found in _each_call(item, *path, key)]
+
+
+def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(a is None or b is None or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def progress_callback(context: StepContext, epochs: int, count: int) -> Any:
+    """Make a Keras callback that reports each epoch, and each tenth of a second between."""
+    import time
+
+    import keras
+
+    class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+        """Tells the runner how far the training is."""
+
+        last = 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            del logs
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            now = time.monotonic()
+            if now - self.last >= 0.1:
+                self.last = now
+                self._report("batch", batch + 1, logs)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            del epoch
+            self._report("epoch", count, logs)
+
+        def _report(self, event: str, batch: int, logs: Any) -> None:
+            context.report(
+                {
+                    "event": event,
+                    "epoch": self.epoch + 1,
+                    "epochs": epochs,
+                    "batch": batch,
+                    "batches": count,
+                    "metrics": {name: float(value) for name, value in (logs or {}).items()},
+                }
+            )
+
+    return Progress()

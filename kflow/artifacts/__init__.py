@@ -1,0 +1,82 @@
+"""The types of artifact, one module each: how a value is stored, opened and digested.
+
+A module of this package has ``save(value, folder) -> Saved``, which writes below `folder`, and
+``load(description, folder) -> value``. Its heavy imports stand inside the functions.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalFile:
+    """A file of the workspace that an artifact refers to instead of copying it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "ExternalFile":
+        """Note a file as it is now."""
+        stat = path.stat()
+        return cls(str(path), stat.st_size, stat.st_mtime_ns)
+
+    def is_unchanged(self) -> bool:
+        """Tell whether the file still has the size and time that were noted; False when it is gone."""
+        try:
+            return ExternalFile.of(Path(self.path)) == self
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A stored value: the digest of its content, what is needed to open it, and what it refers to outside."""
+
+    digest: str
+    description: Mapping[str, Any]
+    external: tuple[ExternalFile, ...] = ()
+
+
+class ArtifactType(Protocol):
+    """What a module of this package offers."""
+
+    def save(self, value: Any, folder: Path) -> Saved:
+        """Store a value below a folder."""
+
+    def load(self, description: Mapping[str, Any], folder: Path) -> Any:
+        """Open a stored value."""
+
+
+TYPES = {
+    "array": "kflow.artifacts.array",
+    "file": "kflow.artifacts.file",
+    "history": "kflow.artifacts.history",
+    "image": "kflow.artifacts.image",
+    "metrics": "kflow.artifacts.metrics",
+    "model": "kflow.artifacts.model",
+    "objects": "kflow.artifacts.objects",
+}
+
+
+def artifact_type(name: str) -> ArtifactType:
+    """Return the module of an artifact type."""
+    return cast(ArtifactType, import_module(TYPES[name]))
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_json(value: object) -> str:
+    """Return the SHA-256 of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

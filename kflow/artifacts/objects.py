@@ -1,0 +1,110 @@
+"""Custom objects: names, and the source they come from, copied so that it stays what it was."""
+
+import contextlib
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kflow.artifacts import Saved, digest_file, digest_json
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSources:
+    """Where custom objects are defined: for each name a module and a symbol, and all files that they need."""
+
+    objects: Mapping[str, tuple[Path, str]]
+    sources: Mapping[Path, tuple[Path, ...]]
+    """For each module, itself and the local modules that it imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObjects:
+    """Custom objects in the store, not imported yet: for each name a module and a symbol."""
+
+    objects: Mapping[str, tuple[Path, str]]
+
+
+def save(value: ObjectSources, folder: Path) -> Saved:
+    """Copy the modules, each with what it imports in the same relative places."""
+    places: dict[Path, Path] = {}
+    identity: dict[str, Any] = {}
+    for number, (module, sources) in enumerate(value.sources.items()):
+        for source in sources:
+            inside = Path(str(number), _relative(source, module.parent))
+            target = folder / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            identity[str(inside)] = digest_file(target)
+        places[module] = Path(str(number), module.name)
+    objects = {name: [str(places[module]), symbol] for name, (module, symbol) in value.objects.items()}
+    return Saved(digest_json([objects, identity]), {"objects": objects})
+
+
+def _relative(source: Path, top: Path) -> Path:
+    """Return the place of a source below the folder of its module; one from above goes beside it."""
+    return source.relative_to(top) if source.is_relative_to(top) else Path(source.name)
+
+
+def load(description: Mapping[str, Any], folder: Path) -> StoredObjects:
+    """Return where each object is defined; nothing is imported yet."""
+    return StoredObjects({name: (folder / module, symbol) for name, (module, symbol) in description["objects"].items()})
+
+
+@contextlib.contextmanager
+def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]]:
+    """Import user modules for the length of a block, and forget them at its end.
+
+    Parameters
+    ----------
+    objects : mapping of str to tuple of (Path, str)
+        For each name the file and the symbol in it.
+
+    Yields
+    ------
+    dict
+        The objects by name.
+
+    Raises
+    ------
+    AttributeError
+        If a module does not define a symbol.
+    """
+    path_before, modules_before = list(sys.path), set(sys.modules)
+    loaded: dict[Path, ModuleType] = {}
+    try:
+        result = {}
+        for name, (file, symbol) in objects.items():
+            if file not in loaded:
+                loaded[file] = _import(file)
+            if not hasattr(loaded[file], symbol):
+                message = f"{file.name} defines no {symbol!r}"
+                raise AttributeError(message)
+            result[name] = getattr(loaded[file], symbol)
+        yield result
+    finally:
+        sys.path[:] = path_before
+        folders = {str(file.parent) for file in loaded}
+        for name in set(sys.modules) - modules_before:
+            origin = getattr(sys.modules[name], "__file__", None) or ""
+            if any(origin.startswith(folder + "/") for folder in folders):
+                del sys.modules[name]
+
+
+def _import(file: Path) -> ModuleType:
+    # At the end of the path: a user's random.py must not stand in for the standard library's.
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None, "a .py file always has a loader"
+    assert spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    known = sys.modules.get(file.stem)
+    if known is None:
+        sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,110 @@
+"""The commands and their options; what each does is in a module of its own."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="kflow",
+    help="Run typed YAML workflows for repeatable Keras experiments.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.",
+)
+
+File = Annotated[Path, typer.Argument(help="The workflow file.", metavar="FILE")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Give a param another value; can be repeated.")
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _call(command: str, **arguments: Any) -> None:
+    """Import the module of a command and run it."""
+    code: int = import_module(f"kflow.cli.{command}").run(**arguments)
+    raise typer.Exit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from kflow import __version__
+
+        typer.echo(f"kflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="The workflow files.", metavar="FILE...")],
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Check workflows without running anything; every problem is shown with its place."""
+    del debug
+    _call("validate", files=files, overrides=set_ or [])
+
+
+@app.command()
+def plan(file: File, set_: Set = None, store: StoreOption = None, debug: Debug = False) -> None:
+    """Tell for each step whether it will be run or reused, and why."""
+    del debug
+    _call("plan", file=file, overrides=set_ or [], store=store)
+
+
+@app.command()
+def run(file: File, set_: Set = None, store: StoreOption = None, debug: Debug = False) -> None:
+    """Run a workflow; steps whose result is in the store are reused."""
+    _call("run", file=file, overrides=set_ or [], store=store, is_debug=debug)
+
+
+@app.command()
+def runs(store: StoreOption = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the runs, newest first."""
+    del debug
+    _call("runs", store=store, as_json=as_json)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, the start of one, or 'latest'.")],
+    store: StoreOption = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show the record of a run."""
+    del debug
+    _call("show", run_id=run_id, store=store, as_json=as_json)
+
+
+@app.command()
+def kinds(kind: Annotated[str | None, typer.Argument(metavar="KIND", help="A step kind.")] = None, debug: Debug = False) -> None:
+    """List the step kinds, or show the manual of one."""
+    del debug
+    _call("kinds", kind=kind)
+
+
+@app.command()
+def schema(
+    record: Annotated[bool, typer.Option("--record", help="That of run records instead.")] = False, debug: Debug = False
+) -> None:
+    """Print the JSON Schema of workflow files, for editors."""
+    del debug
+    _call("schema", is_record=record)

@@ -1,0 +1,60 @@
+"""From the arguments of a command to a bound workflow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kflow.document import Document, load_document, parse_scalar
+from kflow.errors import UsageError, WorkflowError
+from kflow.plan.resolve import Bound, bind
+from kflow.registry import Registry
+from kflow.spec.parse import parse_workflow
+from kflow.store.store import Store
+from kflow.workspace import Workspace
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``--set name=value``; the value is YAML.
+
+    Examples
+    --------
+    >>> parse_overrides(["epochs=3", "rate=1e-3"])
+    {'epochs': 3, 'rate': 0.001}
+    """
+    overrides = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            message = f"--set {text!r}: expected NAME=VALUE, such as --set epochs=3"
+            raise UsageError(message)
+        try:
+            overrides[name.strip()] = parse_scalar(value)
+        except WorkflowError as error:
+            message = f"--set {text!r}: {error.diagnostics[0].message}"
+            raise UsageError(message) from None
+    return overrides
+
+
+def open_workspace(file: Path) -> Workspace:
+    """Return the workspace of a workflow file: its folder."""
+    return Workspace(Path(os.path.abspath(file)).parent)  # noqa: PTH100  resolve() would follow links
+
+
+def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace) -> Bound:
+    """Read, type and bind a workflow file.
+
+    Raises
+    ------
+    WorkflowError
+        With everything that is wrong with it.
+    UsageError
+        If the file cannot be read, or an override names no param.
+    """
+    document: Document = load_document(file)
+    return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
+
+
+def open_store(store: Path | None) -> Store:
+    """Return the store: the one asked for, or ``.kflow`` in the current folder. Nothing is made yet."""
+    return Store(Path(os.path.abspath(store or ".kflow")))  # noqa: PTH100  resolve() would follow links

@@ -1,0 +1,25 @@
+"""``kflow validate``: check workflows without running anything."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from kflow.cli.loading import load_workflow, open_workspace, parse_overrides
+from kflow.errors import KflowError
+
+
+def run(files: Sequence[Path], overrides: Sequence[str]) -> int:
+    """Check each file; the exit code is 2 if any is wrong."""
+    values = parse_overrides(overrides)
+    code = 0
+    for file in files:
+        try:
+            bound = load_workflow(file, values, open_workspace(file))
+        except KflowError as error:
+            typer.echo(str(error), err=True)
+            code = error.exit_code
+        else:
+            count = len(bound.order)
+            typer.echo(f"{file}: fine, {count} step{'s' * (count != 1)}")
+    return code

@@ -1,0 +1,773 @@
+"""Fetch a file once, verify it and keep it in the cache folder of Keras.
+
+What is under a cached file's name is always whole: bytes go to a temporary file beside it, are hashed on the
+way, brought to the disk and renamed. A lock file per name makes concurrent processes share one download;
+nothing becomes wrong where locks do not work, only slower.
+"""
+
+import base64
+import contextlib
+import datetime as dt
+import email.utils
+import errno
+import fcntl
+import hashlib
+import http
+import http.client
+import io
+import itertools
+import os
+import re
+import secrets
+import shutil
+import socket
+import ssl
+import stat
+import string
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from kflow.core.archives import ArchiveError, merge_archive
+
+Progress = Callable[[int, int | None], None]
+MAX_SIZE = 20 * 2**30
+_LENGTHS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_BLOCK = 2**18
+_MAX_REDIRECTS = 10
+_MAX_PAUSE = 60.0  # seconds: a server that asks for more is not waited for
+_TOTAL_TIME = 24 * 3600.0
+_MIN_SPEED = 1024  # bytes a second
+_REDIRECTS = {301, 302, 303, 307, 308}
+_TRANSIENT = {408, 425, 429}
+
+
+class HashMismatchError(ValueError):
+    """Bytes that came whole but are not those that the digest describes."""
+
+
+class DownloadError(OSError):
+    """A file that could not be fetched; the message never holds credentials or a query."""
+
+
+def get_file(  # noqa: PLR0917  the order of Keras 2.1
+    fname: str | os.PathLike[str],
+    origin: str | os.PathLike[str],
+    untar: bool = False,
+    md5_hash: str | None = None,
+    file_hash: str | None = None,
+    cache_subdir: str | os.PathLike[str] = "datasets",
+    hash_algorithm: str = "auto",
+    extract: bool = False,
+    archive_format: str | Sequence[str] | None = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+    timeout: float = 30.0,
+    max_size: int = MAX_SIZE,
+    retries: int = 4,
+    backoff: float = 1.0,
+) -> str:
+    """Return the path of a file in the cache, downloading it when it is not there or is wrong.
+
+    Parameters
+    ----------
+    fname : path
+        Name in the cache; folders in it are made, ``..`` is refused, an absolute path is used as it is.
+    origin : str or path
+        An http, https or file URL, or a plain path (``./a:b`` where the name holds a colon), which is copied.
+    untar : bool, default False
+        Download to ``fname + '.tar.gz'`` and unpack that beside it, unless `fname` exists.
+    md5_hash : str, optional
+        An MD5 digest; used when `file_hash` is not given.
+    file_hash : str, optional
+        The digest to verify new and cached files by; see `parse_digest`.
+    cache_subdir : path, default 'datasets'
+        Folder below the cache folder; an absolute path is used as it is.
+    hash_algorithm : str, default 'auto'
+        Any fixed-length algorithm of `hashlib`; ``'auto'`` goes by the prefix or length of the digest.
+    extract : bool, default False
+        Unpack the file into the folder that holds it, each time, as `merge_archive` does.
+    archive_format : str, list of str or None, default 'auto'
+        ``'tar'``, ``'zip'``, a list of them, ``'auto'`` for both; ``None`` or ``[]`` unpacks nothing.
+    cache_dir : path, optional
+        The cache folder; by default ``$KERAS_HOME``, else ``~/.keras``. There is no other fall-back.
+    progress : callable, optional
+        Called with the bytes done and the total (None where the server does not say), at most ten times a
+        second and once at the end.
+    timeout : float, default 30.0
+        Seconds to wait for a connection, for the headers, and for each read. A body that brings less than
+        1 KiB a second over that time is given up as well, and so is everything after 24 hours.
+    max_size : int, default 20 GiB
+        The most bytes to accept.
+    retries : int, default 4
+        Further tries after statuses 408, 425, 429 and 5xx, connection errors and short bodies, and one after
+        a wrong digest.
+    backoff : float, default 1.0
+        Seconds before the first further try; doubled (with jitter) for each next one, to 60 at most. A
+        ``Retry-After`` of at most 60 seconds takes its place.
+
+    Returns
+    -------
+    str
+        The path of the file; with `untar`, the path that was unpacked (without ``.tar.gz``).
+
+    Raises
+    ------
+    HashMismatchError
+        When the bytes are not those of the digest; they are not kept.
+    DownloadError
+        When the file cannot be fetched.
+    ArchiveError
+        When it cannot be unpacked. An archive that came in this call and has no digest is then removed.
+    ValueError
+        When an argument cannot be right.
+    OSError
+        When the folder cannot be written, or when a link or folder bears the file's name.
+
+    Notes
+    -----
+    Signature and places follow ``keras.utils.get_file`` of Keras 2.1. Unlike it, this verifies new files too,
+    refuses what is not an archive, never moves to ``/tmp``, and unpacks beside the file when `fname`
+    holds folders. Statuses and ``Retry-After`` are those of RFC 9110.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "a.txt").write_text("hello")
+    >>> digest = "sha256:" + file_digest(folder / "a.txt")
+    >>> path = get_file("b.txt", folder / "a.txt", file_hash=digest, cache_dir=folder)
+    >>> Path(path).relative_to(folder).as_posix(), Path(path).read_text()
+    ('datasets/b.txt', 'hello')
+    """
+    if timeout <= 0 or max_size <= 0 or retries < 0 or backoff < 0:
+        given = f"{timeout=} {max_size=} {retries=} {backoff=}"
+        msg = f"timeout and max_size must be above 0, retries and backoff at least 0, not {given}"
+        raise ValueError(msg)
+    place = _cache_path(fname, cache_dir, cache_subdir)
+    job = _Job(
+        origin=os.fspath(origin),
+        local=_local_path(origin),
+        target=place.with_name(place.name + ".tar.gz") if untar else place,
+        digest=_wanted_digest(file_hash, md5_hash, hash_algorithm),
+        progress=progress,
+        timeout=timeout,
+        max_size=max_size,
+        deadline=time.monotonic() + _TOTAL_TIME,
+    )
+    unpacks = not os.path.lexists(place) if untar else extract
+    if unpacks or not _is_cached(job):  # a hit writes nothing, so that a read-only cache will do
+        with _locked(job.target):
+            is_new = not _is_cached(job)
+            if is_new:
+                _download(job, retries, backoff)
+            if untar and not os.path.lexists(place):
+                _unpack(job, "tar", place.name, is_new=is_new)
+            elif extract and not untar:
+                _unpack(job, archive_format, None, is_new=is_new)
+    return str(place if untar else job.target)
+
+
+def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """Return the digest of a file's bytes as lower-case hexadecimal digits.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    algorithm : str, default 'sha256'
+        Any fixed-length algorithm of `hashlib`.
+
+    Raises
+    ------
+    ValueError
+        When the algorithm is unknown.
+    OSError
+        When the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> _ = path.write_text("abc")
+    >>> file_digest(path, "md5")
+    '900150983cd24fb0d6963f7d28e17f72'
+    """
+    _new_hash(algorithm)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: _new_hash(algorithm)).hexdigest()
+
+
+def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
+    """Split a digest into its algorithm and its lower-case hexadecimal digits.
+
+    Parameters
+    ----------
+    text : str
+        Hexadecimal digits of either case, or ``'algorithm:digits'``.
+    algorithm : str, default 'auto'
+        What the digits are when they have no prefix. ``'auto'`` tells md5, sha1, sha256 and sha512 by their
+        32, 40, 64 and 128 digits.
+
+    Raises
+    ------
+    ValueError
+        When the algorithm is unknown or contradicts the prefix, or the digits are not as many as it gives.
+
+    Examples
+    --------
+    >>> parse_digest("MD5:900150983CD24FB0D6963F7D28E17F72")
+    ('md5', '900150983cd24fb0d6963f7d28e17f72')
+    """
+    prefix, _, digits = text.strip().lower().rpartition(":")
+    name = prefix or algorithm.lower()
+    if prefix and algorithm.lower() not in ("auto", prefix):
+        msg = (
+            f"the digest {text!r} says {prefix}, but the algorithm asked for is {algorithm}; give one of them"
+        )
+        raise ValueError(msg)
+    if name == "auto":
+        name = _LENGTHS.get(len(digits), "")
+        if not name:
+            known = ", ".join(f"{count} ({known})" for count, known in _LENGTHS.items())
+            msg = f"the digest {text!r} has {len(digits)} digits; give {known}, or write 'algorithm:digits'"
+            raise ValueError(msg)
+    expected = _new_hash(name).digest_size * 2
+    if len(digits) != expected or set(digits) - set(string.hexdigits):
+        msg = f"the digest {text!r} is not {expected} hexadecimal digits, which {name} gives"
+        raise ValueError(msg)
+    return name, digits
+
+
+def redact(url: str) -> str:
+    """Return a URL without user, password, query and fragment, fit for messages; a path stays as it is.
+
+    Examples
+    --------
+    >>> redact("https://me:secret@example.org:8443/a.h5?token=1")
+    'https://example.org:8443/a.h5?...'
+    """
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        return url
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port  # not a number where a password holds a slash
+    except ValueError:
+        return f"{scheme[1]}:..."
+    if not parts.netloc and scheme[1].lower() != "file":
+        return f"{scheme[1]}:..."
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path
+    return shown + ("?..." if parts.query else "")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file to fetch: from where, to where, and within which limits."""
+
+    origin: str
+    local: Path | None  # the origin, where it is no http URL
+    target: Path
+    digest: tuple[str, str] | None
+    progress: Progress | None
+    timeout: float
+    max_size: int
+    deadline: float
+
+    def failed(self, why: str) -> DownloadError:
+        return DownloadError(f"cannot fetch {redact(self.origin)}: {why}")
+
+
+class _RetryError(Exception):
+    """A failure that another try may mend, after a pause where the server names one."""
+
+    def __init__(self, error: DownloadError | HashMismatchError, pause: float | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.pause = pause
+
+
+# --- places -----------------------------------------------------------------------------------------------
+
+
+def _cache_path(
+    fname: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None, subdir: str | os.PathLike[str]
+) -> Path:
+    """Return where a file belongs in the cache."""
+    name = os.fspath(fname)
+    path = Path(name)
+    if not path.name or ".." in path.parts or "\0" in name or name.endswith("/"):
+        msg = f"fname must name a file, without '..', not {name!r}"
+        raise ValueError(msg)
+    base = cache_dir or os.environ.get("KERAS_HOME") or "~/.keras"
+    try:
+        return Path(base).expanduser() / subdir / path
+    except RuntimeError:
+        msg = "there is no home folder for the cache; pass cache_dir= or set KERAS_HOME"
+        raise FileNotFoundError(errno.ENOENT, msg) from None
+
+
+def _local_path(origin: str | os.PathLike[str]) -> Path | None:
+    """Return the path that a local origin names, None for an http or https URL."""
+    if not isinstance(origin, str) or (scheme := _SCHEME.match(origin)) is None:
+        return Path(origin)
+    if scheme[1].lower() in ("http", "https"):
+        _check_url(origin)
+        return None
+    if scheme[1].lower() == "file":
+        parts = urllib.parse.urlsplit(origin)
+        if parts.netloc in ("", "localhost"):
+            return Path(urllib.parse.unquote(parts.path))
+    msg = f"cannot fetch {redact(origin)}: use an http, https or file URL of this machine, or a path (./a:b)"
+    raise ValueError(msg)
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    """Return a hidden sibling of a file, whose own name may be of any length."""
+    name = target.name
+    stem = name if len(os.fsencode(name)) <= 200 else hashlib.sha256(os.fsencode(name)).hexdigest()
+    return target.with_name(f".{stem}.{suffix}")
+
+
+def _is_cached(job: _Job) -> bool:
+    """Say whether the file is there and right, refusing what is no file."""
+    try:
+        mode = job.target.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISREG(mode):
+        kind = "symbolic link" if stat.S_ISLNK(mode) else "folder or device"
+        msg = f"a {kind} bears the name of the file to cache; remove it or choose another fname"
+        raise FileExistsError(errno.EEXIST, msg, str(job.target))
+    return job.digest is None or file_digest(job.target, job.digest[0]) == job.digest[1]
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the lock of a file; its lock file is never removed, since another may be waiting on it."""
+    lock = _beside(target, "lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, flags, 0o666)
+    except OSError as error:
+        way_out = "pass cache_dir=, set KERAS_HOME, or make it writable"
+        msg = f"cannot write to the cache ({error.strerror}); {way_out}"
+        raise OSError(error.errno, msg, str(target.parent)) from None
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: two may download, both rightly
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give a new file beside the target, removed in the end if it was not renamed."""
+    path = _beside(target, f"{secrets.token_hex(8)}.part")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+            yield path, file
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)  # a full disk does not say which
+        raise
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove the temporary files that killed downloads left: who holds the lock owns them."""
+    pattern = re.compile(re.escape(str(_beside(target, ""))) + r"[0-9a-f]{16}\.part")
+    for entry in target.parent.iterdir():
+        if pattern.fullmatch(str(entry)):
+            entry.unlink(missing_ok=True)
+
+
+def _unpack(
+    job: _Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool
+) -> None:
+    """Unpack the file beside itself; forget a new one that nothing vouches for when it is damaged."""
+    try:
+        merge_archive(job.target, job.target.parent, archive_format, expect=expect)
+    except ArchiveError:
+        if is_new and job.digest is None:
+            job.target.unlink()
+        raise
+
+
+# --- one download -----------------------------------------------------------------------------------------
+
+
+def _download(job: _Job, retries: int, backoff: float) -> None:
+    """Put the right bytes in place, trying as often as is worth while."""
+    if job.local is not None and job.target.exists() and job.target.samefile(job.local):
+        msg = f"{job.target} is its own origin and has not the digest {_spelled(job.digest)}; correct one"
+        raise HashMismatchError(msg)
+    job.target.unlink(missing_ok=True)  # it is there only when its digest is wrong
+    _sweep(job.target)
+    mismatches = 0
+    for attempt in itertools.count():
+        try:
+            _receive(job) if job.local is None else _copy(job, job.local)
+        except _RetryError as fault:
+            mismatches += isinstance(fault.error, HashMismatchError)
+            jitter = 0.5 + secrets.randbelow(501) / 1000
+            pause = min(backoff * 2**attempt * jitter, _MAX_PAUSE) if fault.pause is None else fault.pause
+            in_time = time.monotonic() + pause < job.deadline
+            if job.local is not None or attempt >= retries or mismatches > 1 or not in_time:
+                raise type(fault.error)(f"{fault.error} (tries made: {attempt + 1})") from None
+            time.sleep(pause)
+        else:
+            return
+
+
+def _copy(job: _Job, source: Path) -> None:
+    """Store a local file."""
+    with source.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise job.failed("it is not a regular file")
+        _store(job, iter(lambda: file.read(_BLOCK), b""), status.st_size)
+
+
+def _receive(job: _Job) -> None:
+    """Store the body of an http answer."""
+    with contextlib.closing(_open(job)) as response:
+        total = _declared_size(job, response)
+        _store(job, _body(job, response, total), total)
+
+
+def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
+    """Write blocks to a temporary file, verify it, and rename it to the target."""
+    if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
+        raise job.failed(
+            f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk"
+        )
+    algorithm, _ = job.digest or ("sha256", "")
+    running = _new_hash(algorithm)
+    done, head, reported = 0, b"", 0.0
+    with _temporary(job.target) as (path, file):
+        for block in blocks:
+            done += len(block)
+            head = head or block[:256]
+            if done > job.max_size:
+                raise job.failed(f"it has more than max_size={job.max_size:,} bytes")
+            running.update(block)
+            file.write(block)
+            now = time.monotonic()
+            if job.progress is not None and now - reported >= 0.1:
+                job.progress(done, total)
+                reported = now
+        file.flush()
+        os.fsync(file.fileno())
+        _verify(job, running.hexdigest(), done, head)
+        try:
+            path.replace(job.target)
+        except FileNotFoundError:  # swept by a process that could lock as well (NFS)
+            raise _RetryError(job.failed("another process removed the temporary file")) from None
+    _sync(job.target.parent)
+    if job.progress is not None:
+        job.progress(done, total)
+
+
+def _verify(job: _Job, got: str, size: int, head: bytes) -> None:
+    """Refuse bytes that are not those of the digest; without one, refuse none at all."""
+    if job.digest is None:
+        if not size and job.local is None:
+            raise _RetryError(job.failed("its body is empty; give file_hash if it has to be"))
+        return
+    if got != job.digest[1]:
+        looks = head.lstrip()[:9].lower()
+        is_page = looks.startswith((b"<!doctype", b"<html", b"<?xml"))
+        msg = (
+            f"wrong digest for {redact(job.origin)}: expected {_spelled(job.digest)}, "
+            f"got {_spelled((job.digest[0], got))} "
+            f"({size:,} bytes{', which look like an HTML page' if is_page else ''}). The file was not kept; "
+            "correct file_hash or the origin."
+        )
+        raise _RetryError(HashMismatchError(msg))
+
+
+def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) -> tuple[str, str] | None:
+    """Return the digest that the arguments of `get_file` ask for."""
+    if file_hash is not None:
+        return parse_digest(file_hash, algorithm)
+    return None if md5_hash is None else parse_digest(md5_hash, "md5")
+
+
+def _spelled(digest: tuple[str, str] | None) -> str:
+    return ":".join(digest or ())
+
+
+def _new_hash(algorithm: str) -> "hashlib._Hash":
+    """Start a hash of a fixed length, which verifies and secures nothing."""
+    try:
+        started = hashlib.new(algorithm.lower(), usedforsecurity=False)
+    except ValueError:
+        started = None
+    if started is None or not started.digest_size:
+        names = ", ".join(sorted(name for name in hashlib.algorithms_guaranteed if "shake" not in name))
+        msg = f"unknown hash algorithm {algorithm!r}; use one of {names}"
+        raise ValueError(msg)
+    return started
+
+
+def _sync(folder: Path) -> None:
+    """Bring a rename to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- http -------------------------------------------------------------------------------------------------
+
+
+def _check_url(url: str) -> urllib.parse.SplitResult:
+    """Split an http URL, refusing what servers and clients read differently."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_good = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_good = False
+    if not is_good or any(char <= " " or char == "\x7f" for char in url):
+        msg = f"{redact(url)} is no valid URL; quote blanks and special characters in it (%20)"
+        raise ValueError(msg)
+    return parts
+
+
+def _site(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
+    """Return what credentials belong to: scheme, host and port."""
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _open(job: _Job) -> http.client.HTTPResponse:
+    """Ask for the file and follow redirects to an answer of status 200."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler(), _HTTPHandler(), _HTTPSHandler()):
+        opener.add_handler(handler)
+    parts = first = _check_url(job.origin)
+    for _ in range(_MAX_REDIRECTS + 1):
+        headers = {"User-Agent": "kflow", "Accept": "*/*", "Accept-Encoding": "identity"}
+        if first.username is not None and _site(parts) == _site(first):
+            secret = f"{first.username}:{first.password or ''}"
+            headers["Authorization"] = (
+                "Basic " + base64.b64encode(urllib.parse.unquote_to_bytes(secret)).decode()
+            )
+        response = _ask(job, opener, parts, headers)
+        if response.status == 200:
+            return response
+        response.close()
+        if response.status not in _REDIRECTS:
+            raise _refused(job, response)
+        parts = _redirected(job, parts, response.headers.get("Location"))
+    raise job.failed(f"more than {_MAX_REDIRECTS} redirects")
+
+
+def _ask(
+    job: _Job, opener: urllib.request.OpenerDirector, parts: urllib.parse.SplitResult, headers: dict[str, str]
+) -> http.client.HTTPResponse:
+    """Send one request and read the headers of the answer."""
+    bare = parts._replace(
+        netloc=parts.netloc.rpartition("@")[2],
+        path=urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~"),
+        query=urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~?[]"),
+        fragment="",
+    )
+    try:
+        request = urllib.request.Request(bare.geturl(), headers=headers)  # noqa: S310  the scheme was checked
+        response = cast("http.client.HTTPResponse | None", opener.open(request, timeout=job.timeout))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _broken(job, error) from None  # its text may hold the URL
+    if response is None:
+        raise job.failed("the environment names a proxy of an unsupported kind; use an http proxy")
+    return response
+
+
+def _broken(job: _Job, error: Exception) -> Exception:
+    """Return what to raise for a connection that failed: another try, unless a certificate is bad."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return job.failed(f"its certificate was refused ({cause.verify_message}); see SSL_CERT_FILE")
+    if isinstance(cause, TimeoutError):
+        why = f"nothing, or less than {_MIN_SPEED} bytes a second, came for {job.timeout:g} s"
+    elif isinstance(cause, OSError):
+        why = cause.strerror or type(cause).__name__
+    elif isinstance(cause, http.client.IncompleteRead):
+        why = "the body was cut off"
+    else:
+        why = f"the answer is no valid HTTP ({type(cause).__name__})"
+    return _RetryError(job.failed(why))
+
+
+def _refused(job: _Job, response: http.client.HTTPResponse) -> Exception:
+    """Return what to raise for a status that brings no file."""
+    status = response.status
+    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "unknown"
+    error = job.failed(f"the server answered {status} ({phrase})")
+    if status not in _TRANSIENT and status < 500:
+        return error
+    pause = _retry_after(response.headers.get("Retry-After"))
+    if pause is not None and pause > _MAX_PAUSE:
+        return job.failed(f"the server answered {status} and asks to wait {pause:.0f} s; try again then")
+    return _RetryError(error, pause)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds or a date."""
+    if value is None or value.strip().isdecimal():
+        return None if value is None else float(value)
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+    return max(0.0, (when - dt.datetime.now(dt.UTC)).total_seconds())
+
+
+def _redirected(job: _Job, parts: urllib.parse.SplitResult, location: str | None) -> urllib.parse.SplitResult:
+    """Return where a redirect leads, if that is allowed."""
+    if not location:
+        raise job.failed("a redirect without a Location")
+    try:
+        following = _check_url(urllib.parse.urljoin(parts.geturl(), location))
+    except ValueError:
+        raise job.failed("a redirect to an invalid URL") from None
+    if following.scheme not in ("http", "https") or (parts.scheme, following.scheme) == ("https", "http"):
+        raise job.failed(f"a redirect from {parts.scheme} to {following.scheme} is not followed")
+    return following
+
+
+def _declared_size(job: _Job, response: http.client.HTTPResponse) -> int | None:
+    """Return the size that the headers declare, refusing what would change the bytes or is ambiguous."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity" and job.digest is None:  # with a digest, the bytes can be tried as they come
+        raise job.failed(f"the body is {encoding}-encoded although 'identity' was asked for; give file_hash")
+    if response.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        raise job.failed("the body comes in an unknown transfer encoding")
+    if "Transfer-Encoding" in response.headers:
+        return None
+    fields = response.headers.get_all("Content-Length", [])
+    sizes = {size.strip() for field in fields for size in field.split(",")}
+    if len(sizes) > 1 or not all(size.isdecimal() for size in sizes):
+        raise job.failed(f"its Content-Length cannot be right: {', '.join(sorted(sizes))}")
+    return int(sizes.pop()) if sizes else None
+
+
+def _body(job: _Job, response: http.client.HTTPResponse, total: int | None) -> Iterator[bytes]:
+    """Give the bytes of a body as they come, and see that none are missing."""
+    done = 0
+    while total is None or done < total:
+        if time.monotonic() > job.deadline:
+            raise job.failed(f"it takes more than {_TOTAL_TIME / 3600:g} hours")
+        try:
+            block = response.read1(_BLOCK if total is None else min(_BLOCK, total - done))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _broken(job, error) from None
+        if not block:
+            break
+        done += len(block)
+        yield block
+    if total is not None and done < total:
+        raise _RetryError(job.failed(f"the body ended after {done:,} of {total:,} bytes"))
+
+
+class _GuardedReader(io.RawIOBase):
+    """The bytes of a socket, given up when the headers come late or the body slowly."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._patience = sock.gettimeout() or 30.0
+        self._headers_until: float | None = time.monotonic() + self._patience
+        self._waited = 0.0
+        self._got = 0
+
+    def headers_came(self) -> None:
+        """Begin to measure the speed instead of the time."""
+        self._headers_until = None
+        self._sock.settimeout(self._patience)
+
+    def readable(self) -> bool:
+        """Say that this can be read."""
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]  # narrower
+        """Read what has come, within the limits of time."""
+        before = time.monotonic()
+        if self._headers_until is not None:
+            # Each read has its own limit in the socket; a server that sends byte by byte never meets it.
+            self._sock.settimeout(max(0.001, self._headers_until - before))
+        count = self._raw.readinto(buffer) or 0
+        self._waited += time.monotonic() - before
+        self._got += count
+        if self._headers_until is None and self._waited >= self._patience:
+            if self._got < _MIN_SPEED * self._waited:
+                raise TimeoutError
+            self._waited, self._got = 0.0, 0
+        if self._headers_until is not None and time.monotonic() > self._headers_until:
+            raise TimeoutError
+        return count
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class _GuardedResponse(http.client.HTTPResponse):
+    """An answer read through a `_GuardedReader`."""
+
+    def __init__(
+        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ):
+        super().__init__(sock, debuglevel, method, url)
+        unguarded = self.fp
+        self._guard = _GuardedReader(sock)
+        self.fp = io.BufferedReader(self._guard)
+        unguarded.close()
+
+    def begin(self) -> None:
+        """Read the status and the headers."""
+        super().begin()
+        self._guard.headers_came()
+
+
+class _HTTPConnection(http.client.HTTPConnection):
+    """A connection whose answers are guarded."""
+
+    response_class = _GuardedResponse
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    """An encrypted connection whose answers are guarded."""
+
+    response_class = _GuardedResponse
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    """Makes `urllib` use guarded connections."""
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_HTTPConnection, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    """Makes `urllib` use guarded connections; the system's certificates and SSL_CERT_FILE count."""
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_HTTPSConnection, req, context=ssl.create_default_context())

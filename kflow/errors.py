@@ -1,0 +1,71 @@
+"""The errors that kflow raises on purpose; each class owns the exit code of the command that it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # diagnostics lie above errors, so only their names are known here
+    from kflow.diagnostics import Diagnostic, Source
+
+
+class KflowError(Exception):
+    """Any error that kflow raises on purpose; ``exit_code`` is what the command ends with.
+
+    Examples
+    --------
+    >>> KflowError.exit_code, UsageError.exit_code, Interrupted.exit_code
+    (1, 2, 130)
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class WorkflowError(KflowError):
+    """A workflow file has problems; all that were found are in ``diagnostics``.
+
+    Parameters
+    ----------
+    diagnostics : iterable of Diagnostic
+        Everything that was found, in any order; kept as a tuple.
+    source : Source
+        The text that all of them point into.
+
+    Examples
+    --------
+    >>> from kflow.diagnostics import Diagnostic, Mark, Source
+    >>> source = Source("a.yaml", "step: {}")
+    >>> print(WorkflowError([Diagnostic("unknown field 'step'", Mark(1, 1, 4))], source))
+    a.yaml:1:1: unknown field 'step'
+    step: {}
+    ^^^^
+    1 problem
+    """
+
+    exit_code = 2
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source) -> None:
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
+        self.source = source
+        super().__init__(self.diagnostics, source)  # the arguments, so that the error can be pickled
+
+    def __str__(self) -> str:
+        return self.source.report(self.diagnostics)
+
+
+class RunError(KflowError):
+    """A run failed after its workflow was found to be right."""
+
+    exit_code = 1
+
+
+class UsageError(KflowError):
+    """A value given on the command line is wrong."""
+
+    exit_code = 2
+
+
+class Interrupted(KflowError):  # noqa: N818 - being stopped by the user is no error
+    """The user stopped the run; the code is that of a process ended by SIGINT."""
+
+    exit_code = 130

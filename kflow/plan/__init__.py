@@ -1,0 +1,1 @@
+"""How a workflow will be carried out: bound references, order, fingerprints and verdicts. Pure."""

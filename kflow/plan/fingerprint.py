@@ -1,0 +1,149 @@
+"""The key of a computation: everything that can change a step's result, and nothing else.
+
+``components`` says what goes in, in one screen; ``fingerprint`` is the SHA-256 of its canonical JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kflow.spec.base import NotFingerprinted, StepSpec
+from kflow.spec.references import parse_target
+from kflow.spec.workflow import Step
+
+SCHEME = 1
+"""Raised when the meaning of a component changes, so that old entries are not taken for new ones."""
+
+
+def components(
+    step: Step,
+    *,
+    inputs: Mapping[str, str],
+    files: Mapping[str, str],
+    code: Mapping[str, str],
+    libraries: Mapping[str, str],
+    seed: int,
+    gpus: int,
+) -> dict[str, Any]:
+    """Gather what can change the result of a step.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    inputs : mapping of str to str
+        For each reference its output's digest: content, not fingerprint, so that an upstream step that gives
+        the same bytes again stops the cascade.
+    files : mapping of str to str
+        The digest of each file that the step reads from the workspace.
+    code : mapping of str to str
+        The digest of each user module that the step uses, with the local modules that it imports.
+    libraries : mapping of str to str
+        The versions of the libraries that compute the result.
+    seed : int
+        The seed; left out for a kind that draws no random numbers.
+    gpus : int
+        The number of GPUs; left out where none is used.
+
+    Returns
+    -------
+    dict
+        JSON values only.
+    """
+    spec = step.spec
+    relevant = {name: value for name, value in step.fields.items() if _matters(spec, name)}
+    parts: dict[str, Any] = {
+        "scheme": SCHEME,
+        "kind": spec.kind,
+        "version": spec.version,
+        "fields": _with_defaults(spec, relevant),
+        "environ": {name: _sha256(value) for name, value in step.variables.items()},
+        "inputs": dict(inputs),
+        "files": dict(files),
+        "code": dict(code),
+        "libraries": dict(libraries),
+    }
+    if spec.is_random:
+        parts["seed"] = seed
+    if gpus:
+        parts["gpus"] = gpus
+    return parts
+
+
+def _matters(spec: StepSpec, field: str) -> bool:
+    info = type(spec).model_fields.get(field)
+    return info is not None and not info.exclude and not any(isinstance(m, NotFingerprinted) for m in info.metadata)
+
+
+def _with_defaults(spec: StepSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults that the workflow left out, so that writing a default down changes nothing."""
+    dumped = spec.model_dump(mode="json")
+    fields = {name: fields.get(name, dumped[name]) for name in dumped if _matters(spec, name)}
+    return {name: _without_references(value) for name, value in fields.items()}
+
+
+def _without_references(value: Any) -> Any:
+    """Leave out the names of steps: their content stands under inputs, and renaming one changes nothing."""
+    if isinstance(value, str):
+        return "${}" if parse_target(value) else value
+    if isinstance(value, Mapping):
+        return {key: _without_references(item) for key, item in value.items()}
+    return [_without_references(item) for item in value] if isinstance(value, list) else value
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the canonical JSON of some components.
+
+    Examples
+    --------
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    return _sha256(f"kflow-fingerprint-{SCHEME}\n" + canonical_json(parts))
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+_TITLES = {"files": "file", "code": "code", "inputs": "input", "libraries": "library", "environ": "variable"}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in words what differs between two sets of components, the telling ones first.
+
+    Examples
+    --------
+    >>> differences({"fields": {"epochs": 5}}, {"fields": {"epochs": 6}})
+    ['epochs: 5 -> 6']
+    """
+    found: list[str] = []
+    for name, (before, after) in _changed(old.get("fields", {}), new.get("fields", {})):
+        found.append(f"{name}: {_brief(before)} -> {_brief(after)}")
+    for part in ("code", "files", "inputs", "environ"):
+        for name, (before, after) in _changed(old.get(part, {}), new.get(part, {})):
+            verb = "changed" if before is not None and after is not None else "added" if before is None else "gone"
+            found.append(f"{_TITLES[part]} {name} {verb}")
+    for name, (before, after) in _changed(old.get("libraries", {}), new.get("libraries", {})):
+        found.append(f"{name}: {before} -> {after}")
+    for name in ("kind", "version", "scheme", "seed", "gpus"):
+        if old.get(name) != new.get(name):
+            found.append(f"{name}: {old.get(name)} -> {new.get(name)}")
+    return found
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    names = [*old, *(name for name in new if name not in old)]
+    pairs = [(name, (old.get(name), new.get(name))) for name in names]
+    return [(name, (before, after)) for name, (before, after) in pairs if before != after]
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."

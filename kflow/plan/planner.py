@@ -1,0 +1,140 @@
+"""The verdict on each step: run, reuse, or wait for a step that has to run first; each with its reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from kflow.plan.fingerprint import components, differences, fingerprint
+from kflow.plan.resolve import Bound
+from kflow.spec.base import input_paths, walk
+from kflow.spec.types import Symbol
+from kflow.spec.workflow import Step
+
+
+class Verdict(StrEnum):
+    """What will happen to a step."""
+
+    RUN = "run"
+    REUSE = "reuse"
+    WAIT = "wait"
+
+
+class Stored(Protocol):
+    """What planning needs of an entry of the store: the digest of each output."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The digest of each output."""
+
+
+class Lookup(Protocol):
+    """What planning needs of the store."""
+
+    def lookup(self, fingerprint: str) -> Stored | None:
+        """Return the entry of a fingerprint if it is there and whole."""
+
+
+class Surroundings(Protocol):
+    """What planning needs to know of files, code, versions and devices."""
+
+    def file_digest(self, path: str) -> str:
+        """Return the digest of a file of the workspace."""
+
+    def code_digests(self, module: str) -> Mapping[str, str]:
+        """Return the digests of a user module and of the local modules that it imports."""
+
+    def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the versions of installed libraries."""
+
+    def gpus(self, wanted: int | str) -> int:
+        """Return how many GPUs a wish comes to on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The verdict on one step."""
+
+    step: str
+    verdict: Verdict
+    reason: str
+    fingerprint: str | None = None
+    components: Mapping[str, Any] | None = None
+    entry: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Decides about steps in order, given what is stored and what was done before."""
+
+    bound: Bound
+    store: Lookup
+    surroundings: Surroundings
+    previous: Mapping[str, Mapping[str, Any]]
+    """The components of each step in the last run of this workflow."""
+
+    def decide(self, name: str, digests: Mapping[str, str]) -> Action:
+        """Decide about one step.
+
+        Parameters
+        ----------
+        name : str
+            The step.
+        digests : mapping of str to str
+            The digests of the outputs known so far, by ``step.output``.
+
+        Returns
+        -------
+        Action
+            Wait when an input is not known yet; else reuse or run.
+        """
+        links = self.bound.links[name]
+        unknown = sorted({link.step for link in links if link.source not in digests})
+        if unknown:
+            return Action(name, Verdict.WAIT, f"waits for {', '.join(unknown)}")
+        step = self.bound.workflow.steps[name]
+        parts = self._components(step, {_dotted(link.path): digests[link.source] for link in links})
+        key = fingerprint(parts)
+        entry = self.store.lookup(key)
+        if entry:
+            return Action(name, Verdict.REUSE, "unchanged", key, parts, entry)
+        return Action(name, Verdict.RUN, self._reason(name, parts), key, parts)
+
+    def preview(self) -> list[Action]:
+        """Decide about every step as far as it can be told before a run."""
+        digests: dict[str, str] = {}
+        actions = []
+        for name in self.bound.order:
+            action = self.decide(name, digests)
+            if action.entry:
+                digests |= {f"{name}.{output}": digest for output, digest in action.entry.digests.items()}
+            actions.append(action)
+        return actions
+
+    def _components(self, step: Step, inputs: Mapping[str, str]) -> dict[str, Any]:
+        around = self.surroundings
+        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.spec)}
+        code: dict[str, str] = {}
+        for _, leaf in walk(step.spec):
+            if isinstance(leaf, Symbol):
+                code |= around.code_digests(leaf.module)
+        return components(
+            step,
+            inputs=inputs,
+            files=files,
+            code=code,
+            libraries=around.versions(step.spec.libraries),
+            seed=self.bound.workflow.seed,
+            gpus=around.gpus(step.spec.gpus_wanted()),
+        )
+
+    def _reason(self, name: str, parts: Mapping[str, Any]) -> str:
+        before = self.previous.get(name)
+        if before is None:
+            return "never run before"
+        changes = differences(before, parts)
+        return "; ".join(changes[:4]) if changes else "its result is not in the store"
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return ".".join(str(part) for part in path)

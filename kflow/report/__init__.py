@@ -1,0 +1,1 @@
+"""Telling: events, plans and records as text for a person."""

@@ -1,0 +1,124 @@
+"""The runner's side of a worker process: start it, give it a task, and make sure that it ends."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from kflow.errors import RunError
+
+
+class WorkerDied(RunError):  # noqa: N818  it is reported as what it is
+    """The worker process ended in the middle of a step."""
+
+
+@dataclass
+class Worker:
+    """A worker process, started when it is first needed and replaced when the GPUs change."""
+
+    _process: subprocess.Popen[str] | None = None
+    _replies: IO[str] | None = None
+    _gpus: tuple[str, ...] = field(default=())
+
+    def run(
+        self, task: Mapping[str, Any], gpus: tuple[str, ...], report: Callable[[Mapping[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Run a step and wait for its end.
+
+        Parameters
+        ----------
+        task : mapping
+            What the worker needs: kind, fields, folders, artifacts, seed.
+        gpus : tuple of str
+            The GPUs that the step may see; another choice than before needs another process.
+        report : callable
+            Takes the events on the way.
+
+        Returns
+        -------
+        dict
+            The last event, ``done`` or ``failed``.
+
+        Raises
+        ------
+        WorkerDied
+            If the process ends instead of answering.
+        """
+        if self._process is None or gpus != self._gpus:
+            self.stop()
+            self._start(gpus)
+        assert self._process is not None, "just started"
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._replies is not None, "just started"
+        try:
+            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        for line in self._replies:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] in {"done", "failed"}:
+                return event
+            report(event)
+        raise self._death()
+
+    def _start(self, gpus: tuple[str, ...]) -> None:
+        read_end, write_end = os.pipe()
+        self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
+            [sys.executable, "-m", "kflow.run.worker", str(write_end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            pass_fds=[write_end],
+            env=worker_environment(gpus),
+            start_new_session=True,  # its own group, so that it can be ended with all that it starts
+        )
+        os.close(write_end)
+        self._replies = os.fdopen(read_end, encoding="utf-8")
+        self._gpus = gpus
+
+    def _death(self) -> WorkerDied:
+        assert self._process is not None, "it has been started"
+        code = self._process.wait()
+        self.stop()
+        if code == -signal.SIGKILL:
+            return WorkerDied("the worker process was killed; the machine may have run out of memory")
+        if code < 0:
+            return WorkerDied(f"the worker process crashed with {signal.Signals(-code).name}")
+        return WorkerDied(f"the worker process ended with code {code}")
+
+    def stop(self) -> None:
+        """End the process with all that it started."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._replies):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self._process = None
+
+
+def worker_environment(gpus: tuple[str, ...]) -> dict[str, str]:
+    """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet."""
+    return {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus) or "-1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "KERAS_BACKEND": "tensorflow",
+        "MPLBACKEND": "Agg",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path(os.environ.get("TMPDIR", "/tmp"), "kflow-matplotlib"))),  # noqa: S108  fonts only
+    }

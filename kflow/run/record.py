@@ -1,0 +1,187 @@
+"""The record of a run: what was run, with what, and what came of it. JSON, written anew after every step.
+
+``schemas/run-record.schema.json`` describes it. Environment variables are not in it: where a field uses one, the
+record says ``${env.NAME}``.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kflow.store import durable
+
+RECORD = "record.json"
+LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
+
+
+class OutputRecord(BaseModel):
+    """An output of a step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field(description="The type of the artifact.")
+    digest: str = Field(description="The SHA-256 of its content.")
+    path: str | None = Field(default=None, description="Where the user finds it, relative to the workflow file.")
+
+
+class StepRecord(BaseModel):
+    """What happened to a step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    status: Literal["run", "reused", "failed", "interrupted", "not run"]
+    verdict: Literal["run", "reuse", "wait"]
+    reason: str = Field(description="Why it was run or reused.")
+    fingerprint: str | None = None
+    components: dict[str, Any] | None = Field(default=None, description="What the fingerprint is made of.")
+    inputs: dict[str, str] = Field(default_factory=dict, description="The digest of each input by field.")
+    outputs: dict[str, OutputRecord] = Field(default_factory=dict)
+    duration: float | None = Field(default=None, description="Seconds.")
+    error: str | None = None
+    log: str | None = Field(default=None, description="The log of the step, relative to the record.")
+
+
+class WorkflowRecord(BaseModel):
+    """The workflow as it was resolved."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    sha256: str = Field(description="The SHA-256 of the file.")
+    name: str
+    seed: int
+    params: dict[str, Any]
+    steps: dict[str, dict[str, Any]] = Field(description="The fields of each step with params filled in.")
+
+
+class GitRecord(BaseModel):
+    """The state of the git repository that the workflow file lies in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    commit: str
+    is_dirty: bool
+
+
+class RunRecord(BaseModel):
+    """A run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    id: str
+    status: Literal["running", "succeeded", "failed", "interrupted"]
+    started: str = Field(description="UTC, ISO 8601.")
+    finished: str | None = None
+    duration: float | None = Field(default=None, description="Seconds.")
+    workflow: WorkflowRecord
+    steps: dict[str, StepRecord]
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="Metrics by step.")
+    versions: dict[str, str] = Field(description="Of Python and of the libraries.")
+    platform: str
+    devices: dict[str, Any] = Field(description="Processors and GPUs.")
+    git: GitRecord | None = Field(default=None, description="None outside a repository.")
+
+
+def now() -> str:
+    """Return the time, UTC, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def write_record(record: RunRecord, folder: Path) -> Path:
+    """Put the record in place in one step; before and after, a whole one is there."""
+    path = folder / RECORD
+    durable.write_text(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_records(root: Path) -> Iterator[RunRecord]:
+    """Yield the records below a store, newest first; what cannot be read is left out."""
+    folders = sorted((root / "runs").glob("*/"), reverse=True) if (root / "runs").is_dir() else []
+    for folder in folders:
+        try:
+            yield RunRecord.model_validate_json((folder / RECORD).read_bytes())
+        except (OSError, ValidationError):
+            continue
+
+
+def previous_components(root: Path, workflow: str, limit: int = 20) -> dict[str, Mapping[str, Any]]:
+    """Return what each step's fingerprint was made of when the workflow at a path was last run."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for count, record in enumerate(read_records(root)):
+        if count >= limit:
+            break
+        if record.workflow.path == workflow:
+            for name, step in record.steps.items():
+                if step.components and step.status in {"run", "reused"}:
+                    found.setdefault(name, step.components)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def devices() -> dict[str, Any]:
+    """Return the processors and GPUs of this machine."""
+    import os
+
+    from kflow.core.devices import visible_gpus
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count()
+    return {"cpus": cpus, "gpus": list(visible_gpus())}
+
+
+def describe_platform() -> str:
+    """Return operating system and machine."""
+    return f"{platform.platform()} {sys.implementation.name}"
+
+
+def git_state(folder: Path) -> GitRecord | None:
+    """Return commit and cleanness of the repository around a folder; None where there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return GitRecord(commit=commit, is_dirty=bool(_git(folder, "status", "--porcelain")))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def record_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a record."""
+    schema = RunRecord.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kflow run record", **schema}
+
+
+def to_text(value: object) -> str:
+    """Return JSON for a file under version control."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,129 @@
+"""The child process that runs steps: it owns TensorFlow and HDF5, and is kept warm between steps.
+
+Tasks come as JSON lines on standard input, events go back as JSON lines on the descriptor named by the first
+argument. Standard output and error of a step go to its log. When standard input closes, the runner is gone: the
+worker ends itself with all that it started.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from kflow.artifacts import artifact_type
+from kflow.registry import Registry
+from kflow.spec.base import StepContext
+
+WORK = "work"
+"""The folder, beside the outputs, for what a step needs while it runs."""
+
+
+def main() -> None:
+    """Serve tasks until standard input closes."""
+    replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1)
+    tasks: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
+    while True:
+        task = json.loads(tasks.get())
+        _redirect_output(Path(task["log"]))
+        _send(replies, serve(task, lambda event: _send(replies, event)))
+
+
+def _listen(tasks: "queue.Queue[str]") -> None:
+    for line in sys.stdin:
+        tasks.put(line)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _redirect_output(log: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _send(replies: IO[str], event: Mapping[str, Any]) -> None:
+    replies.write(json.dumps(event) + "\n")
+
+
+def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    """Run one step and store its outputs in the staging folder.
+
+    Parameters
+    ----------
+    task : mapping
+        What `kflow.run.process.Worker.run` sends.
+    report : callable
+        Takes events on the way.
+
+    Returns
+    -------
+    dict
+        The last event: ``done`` with the outputs, or ``failed`` with one sentence and the traceback.
+    """
+    try:
+        return {"event": "done", "outputs": _run(task, report)}
+    except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        return {"event": "failed", "message": describe_error(error), "traceback": text}
+
+
+def _run(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    staging = Path(task["staging"])
+    workdir = staging / WORK
+    workdir.mkdir()
+    spec = Registry()[task["kind"]].model_validate(task["fields"])
+    artifacts = {text: _opener(artifact) for text, artifact in task["artifacts"].items()}
+    context = StepContext(
+        Path(task["root"]), workdir, task["seed"], task["gpus"], artifacts, tuple_sources(task["sources"]), report
+    )
+    outputs = spec.run(context)
+    saved = {}
+    for name, kind in spec.Outputs.types().items():
+        stored = artifact_type(kind.type_name).save(outputs.values[name], staging / name)
+        saved[name] = {"type": kind.type_name, **asdict(stored)}
+    return saved
+
+
+def tuple_sources(sources: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the sources of each user module as a frozen value."""
+    return {module: tuple(files) for module, files in sources.items()}
+
+
+def _opener(artifact: Mapping[str, Any]) -> Callable[[], Any]:
+    return lambda: artifact_type(artifact["type"]).load(artifact["description"], Path(artifact["folder"]))
+
+
+def describe_error(error: BaseException) -> str:
+    """Say in one line what went wrong.
+
+    Keras and TensorFlow put several lines, a picture of the graph and hints for their developers into a
+    message; the first paragraph says what happened, and the log has it all.
+
+    Examples
+    --------
+    >>> describe_error(KeyError("x"))
+    "KeyError: 'x'"
+    """
+    text = str(error).strip()
+    first = " ".join(text.split("\n\n")[0].split())
+    name = type(error).__name__
+    if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
+        return first[:600]
+    return f"{name}: {first[:600]}" if first else name
+
+
+if __name__ == "__main__":
+    main()

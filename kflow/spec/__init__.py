@@ -1,0 +1,1 @@
+"""What a workflow says: typed, frozen, and without any input or output."""

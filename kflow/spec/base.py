@@ -1,0 +1,190 @@
+"""The contract of a step kind: its fields, its outputs, what it can tell beforehand, and how it runs."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kflow.spec.facts import Fact
+from kflow.spec.types import File, InputPath, Origin, Reference
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotFingerprinted:
+    """Marks a field that cannot change what a step computes."""
+
+
+class StepOutputs:
+    """The outputs of a kind: annotations say what others may reference, an instance carries the values."""
+
+    def __init__(self, **values: object) -> None:
+        declared = set(type(self).types())
+        if set(values) != declared:
+            msg = f"{type(self).__qualname__} takes {sorted(declared)}, got {sorted(values)}"
+            raise TypeError(msg)
+        self.values: Mapping[str, object] = values
+
+    @classmethod
+    def types(cls) -> dict[str, type[Reference]]:
+        """Return the type of each output, in order."""
+        hints = get_type_hints(cls)
+        return {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Reference)}
+
+
+class Look(Protocol):
+    """A look at the files and the machine, before anything runs; nothing is changed."""
+
+    def resolve(self, path: str) -> Path:
+        """Return the absolute path of what the workflow names."""
+
+    def describe_dataset(self, path: str, dataset: str) -> tuple[tuple[int, ...], str]:
+        """Return shape and dtype of an HDF5 data set; raises OSError with one sentence."""
+
+    def check_symbol(self, module: str, name: str) -> None:
+        """Raise SyntaxError or LookupError where a Python file does not define a name."""
+
+    def digest(self, path: str, algorithm: str = "sha256") -> str:
+        """Return the digest of a file in hexadecimal digits."""
+
+    def count_gpus(self) -> int:
+        """Return the number of GPUs that a step could use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a field of a step, before anything runs."""
+
+    message: str
+    path: Path_
+    name: str | None = None
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a step may use to foresee its outputs: facts of its inputs, a look around, a place for problems."""
+
+    facts: Mapping[str, Fact]
+    look: Look
+    problems: list[Problem] = field(default_factory=list)
+
+    def fact(self, reference: object) -> Fact | None:
+        """Return what is known of a referenced output."""
+        return self.facts.get(str(reference)) if isinstance(reference, Reference) else None
+
+    def problem(self, message: str, *path: str | int) -> None:
+        """Report what is wrong with the field at `path`."""
+        self.problems.append(Problem(message, path))
+
+    def misspelt(self, message: str, name: str, candidates: tuple[str, ...], *path: str | int) -> None:
+        """Report a name that does not exist, with the names that do."""
+        self.problems.append(Problem(message, path, name, candidates))
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step gets while it runs."""
+
+    root: Path
+    workdir: Path
+    seed: int
+    gpus: int
+    artifacts: Mapping[str, Callable[[], Any]]
+    sources: Mapping[str, tuple[str, ...]]
+    """For each user module, itself and the local modules that it imports, relative to the root."""
+    report: Callable[[Mapping[str, Any]], None]
+
+    def open(self, reference: Reference) -> Any:
+        """Open the artifact that a reference names."""
+        return self.artifacts[str(reference)]()
+
+    def path(self, source: str) -> Path:
+        """Return the file behind a reference, or a path of the workflow made absolute."""
+        if isinstance(source, File):
+            return Path(self.open(source))
+        return self.root / source
+
+
+class StepSpec(BaseModel):
+    """A step as the workflow says it; a subclass is a kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    kind: ClassVar[str]
+    version: ClassVar[int]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    is_random: ClassVar[bool] = False
+    Outputs: ClassVar[type[StepOutputs]]
+
+    description: str | None = Field(default=None, description="A note for the reader.", exclude=True)
+
+    def __init_subclass__(cls, *, kind: str, version: int, **kwargs: Any) -> None:
+        """Give a kind its name and the version of its meaning."""
+        super().__init_subclass__(**kwargs)
+        cls.kind = kind
+        cls.version = version
+
+    @classmethod
+    def manual(cls) -> str:
+        """Return the documentation of the kind: the docstring of its module."""
+        module = inspect.getmodule(cls)
+        return inspect.cleandoc((module and module.__doc__) or cls.__doc__ or "")
+
+    def examine(self, exam: Examination) -> Mapping[str, Fact]:
+        """Find what is wrong, and what is known of the outputs, before anything runs."""
+        del exam
+        return {}
+
+    def gpus_wanted(self) -> int | str:
+        """Return how many GPUs the step wants: a number or 'all'."""
+        return 0
+
+    def exports(self) -> Mapping[str, str]:
+        """Return the outputs that the user wants to have by path."""
+        return {}
+
+    def run(self, context: StepContext) -> StepOutputs:
+        """Do the work."""
+        raise NotImplementedError
+
+
+def walk(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
+    """Yield every leaf of a spec with its path in the document.
+
+    Examples
+    --------
+    >>> list(walk({"a": [1, 2]}))
+    [(('a', 0), 1), (('a', 1), 2)]
+    """
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from walk(getattr(value, name), (*path, name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from walk(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from walk(item, (*path, index))
+    else:
+        yield path, value
+
+
+def references(spec: StepSpec) -> Iterator[tuple[Path_, Reference]]:
+    """Yield the references of a step with the path of each."""
+    for path, leaf in walk(spec):
+        if isinstance(leaf, Reference):
+            yield path, leaf
+
+
+def input_paths(spec: StepSpec) -> Iterator[tuple[Path_, str]]:
+    """Yield the files of this machine that a step reads, with the path of each field."""
+    for path, leaf in walk(spec):
+        if isinstance(leaf, InputPath):
+            yield path, str(leaf)
+        elif isinstance(leaf, Origin) and not leaf.is_remote:
+            yield path, leaf.local_path

@@ -1,0 +1,278 @@
+"""The types of a field: references to each type of artifact, paths, origins, digests, symbols and bounds.
+
+Each is a small immutable value that keeps the text of the workflow, checks its form, and tells the
+planner by its type what it stands for: an edge of the graph, a file to read, a file to write, or code.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from kflow.spec.references import STEP_NAME, Target, has_reference, parse_target
+
+Int = Annotated[int, Strict()]
+PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+Bool = Annotated[bool, Strict()]
+Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
+
+REFERENCE_PATTERN = rf"^\$\{{{STEP_NAME}(\.{STEP_NAME})?\}}$"
+_DIGEST_LENGTH = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
+
+
+def _fail(message: str) -> PydanticCustomError:
+    # Braces in a message are place holders to pydantic.
+    return PydanticCustomError("kflow", "{text}", {"text": message})
+
+
+class _Text(str):
+    """A text of a checked form."""
+
+    __slots__ = ()
+    description: ClassVar[str] = ""
+    pattern: ClassVar[str | None] = None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Check the form; raises a pydantic error with one sentence."""
+        return cls(text)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        # "after": pydantic itself first makes sure that it is a text.
+        return core_schema.no_info_after_validator_function(cls.read, core_schema.str_schema(strict=True))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "string", "description": cls.description}
+        return schema | ({"pattern": cls.pattern} if cls.pattern else {})
+
+
+class Reference(_Text):
+    """A reference to the output of another step."""
+
+    __slots__ = ()
+    type_name: ClassVar[str] = ""
+    pattern = REFERENCE_PATTERN
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Accept ``${step}`` and ``${step.output}``."""
+        if parse_target(text) is None:
+            message = f"expected a reference to an output of type {cls.type_name}, such as ${{step.output}}"
+            raise _fail(message)
+        return cls(text)
+
+    @property
+    def target(self) -> Target:
+        """The step and the output that the text names."""
+        target = parse_target(self)
+        assert target is not None, "read() has checked the form"
+        return target
+
+
+class File(Reference):
+    """A file with known content."""
+
+    __slots__ = ()
+    type_name = "file"
+    description = "A reference to a file: the output of fetch or save_model."
+
+
+class Array(Reference):
+    """Rows of numbers: a window on a file, or values that a step computed."""
+
+    __slots__ = ()
+    type_name = "array"
+    description = "A reference to an array: the output of slice_hdf5, encode_labels, normalize or predict."
+
+
+class Model(Reference):
+    """A Keras model with its weights and, once trained, its optimizer and losses."""
+
+    __slots__ = ()
+    type_name = "model"
+    description = "A reference to a model: the output of build_model, load_model or train."
+
+
+class Objects(Reference):
+    """Named custom objects with their source."""
+
+    __slots__ = ()
+    type_name = "objects"
+    description = "A reference to custom objects: the output of register_objects."
+
+
+class Metrics(Reference):
+    """Named numbers."""
+
+    __slots__ = ()
+    type_name = "metrics"
+    description = "A reference to metrics: the output of evaluate."
+
+
+class History(Reference):
+    """Loss and metrics of each epoch."""
+
+    __slots__ = ()
+    type_name = "history"
+    description = "A reference to a training history: the output of train."
+
+
+class Image(Reference):
+    """A picture."""
+
+    __slots__ = ()
+    type_name = "image"
+    description = "A reference to a picture: the output of plot_model or plot_history."
+
+
+class InputPath(_Text):
+    """A file to read, relative to the workflow file."""
+
+    __slots__ = ()
+    description = "A file to read; a relative path starts at the workflow file."
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Refuse empty paths and whatever is a reference or a URL."""
+        if not text.strip() or "\0" in text:
+            raise _fail("expected the path of a file")
+        if has_reference(text):
+            raise _fail("expected a path or a reference to a file, such as ${step.file}")
+        if "://" in text:
+            raise _fail("expected a path; fetch a URL with a step of kind fetch")
+        return cls(text)
+
+
+class OutputPath(_Text):
+    """A file to write, relative to the workflow file."""
+
+    __slots__ = ()
+    description = "A file to write; a relative path starts at the workflow file."
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Refuse empty paths and folders."""
+        if not text.strip() or "\0" in text or text.endswith(("/", "/.", "/..")):
+            raise _fail("expected the path of a file to write")
+        return cls(text)
+
+
+class Origin(_Text):
+    """Where a file comes from: a URL, or a path relative to the workflow file."""
+
+    __slots__ = ()
+    description = "Where the file comes from: http://, https://, file://, or a path relative to the workflow file."
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Accept paths and the three URL schemes."""
+        scheme, separator, rest = text.partition("://")
+        if not text.strip() or "\0" in text:
+            raise _fail("expected a URL or a path")
+        if separator and scheme.lower() not in {"http", "https", "file"}:
+            message = f"cannot fetch from {scheme}://; use http://, https://, file:// or a path"
+            raise _fail(message)
+        if separator and not rest:
+            message = f"{text!r} names no file"
+            raise _fail(message)
+        return cls(text)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the file is behind a network."""
+        return self.lower().startswith(("http://", "https://"))
+
+    @property
+    def local_path(self) -> str:
+        """The path of an origin on this machine."""
+        return self[len("file://") :] if self.lower().startswith("file://") else str(self)
+
+
+class Digest(_Text):
+    """The expected digest of a file: ``sha256:<hex>`` or bare hexadecimal digits."""
+
+    __slots__ = ()
+    description = "The expected digest: 'sha256:<64 hex digits>', any other algorithm of hashlib, or bare hex digits."
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Check the name of the algorithm and the number of digits."""
+        name, separator, digits = text.rpartition(":")
+        if not re.fullmatch(r"[0-9a-fA-F]+", digits):
+            message = f"{digits!r} is no digest; expected hexadecimal digits, such as sha256:9f86d081..."
+            raise _fail(message)
+        if separator and name.lower() in _DIGEST_LENGTH and len(digits) != _DIGEST_LENGTH[name.lower()]:
+            message = f"a {name.lower()} digest has {_DIGEST_LENGTH[name.lower()]} hex digits, this one has {len(digits)}"
+            raise _fail(message)
+        if not separator and len(digits) not in _DIGEST_LENGTH.values():
+            message = f"no known digest has {len(digits)} hex digits (sha256 has 64, md5 has 32)"
+            raise _fail(message)
+        return cls(text)
+
+
+class Symbol(_Text):
+    """A name in a Python file of the user's: ``layers.py:Swish``."""
+
+    __slots__ = ()
+    description = "A name in a Python file beside the workflow: 'layers.py:Swish'."
+    pattern = r"^[^:]+\.py:[A-Za-z_]\w*$"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Check the form ``file.py:name``."""
+        if not re.fullmatch(cls.pattern or "", text):
+            message = f"expected 'file.py:name', such as layers.py:Swish, got {text!r}"
+            raise _fail(message)
+        return cls(text)
+
+    @property
+    def module(self) -> str:
+        """The path of the Python file."""
+        return self.rpartition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The name inside the file."""
+        return self.rpartition(":")[2]
+
+
+def _read_file_or_path(text: str) -> File | InputPath:
+    return File.read(text) if parse_target(text) else InputPath.read(text)
+
+
+class _FileOrPathSchema:
+    """Tells pydantic to read either form with one error message."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            _read_file_or_path, core_schema.str_schema(strict=True)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:
+        return {"type": "string", "description": "A reference to a file, or a path relative to the workflow file."}
+
+
+FileOrPath = Annotated[File | InputPath, _FileOrPathSchema]
+
+
+class Bound(BaseModel):
+    """The least and the greatest value that is still good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: Float | None = Field(default=None, description="The least value that is still good.")
+    max: Float | None = Field(default=None, description="The greatest value that is still good.")
+
+    def describe_miss(self, value: float) -> str | None:
+        """Say in words how a value misses the bound; None when it does not."""
+        if self.min is not None and not value >= self.min:
+            return f"expected at least {self.min:g}, got {value:.6g}"
+        if self.max is not None and not value <= self.max:
+            return f"expected at most {self.max:g}, got {value:.6g}"
+        return None

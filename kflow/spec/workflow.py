@@ -1,0 +1,52 @@
+"""A workflow and its steps, as typed values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from kflow.document import Document
+from kflow.spec.base import StepSpec
+
+
+class Header(BaseModel):
+    """The top level of a workflow file; the steps are read one by one with the model of their kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kflow: Literal[1] = Field(description="The version of the workflow language.")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="The name of the experiment: letters, digits, '.', '_' and '-'."
+    )
+    description: str | None = Field(default=None, description="A note for the reader.")
+    seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(
+        default=0, description="Seeds initial weights, shuffling and dropout."
+    )
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Values to use as ${params.name}; change them with --set name=value."
+    )
+    steps: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = Field(description="The steps by name.")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a workflow: its typed spec, and its fields as they may be shown and kept."""
+
+    name: str
+    spec: StepSpec
+    fields: Mapping[str, Any]
+    """The fields after substitution of params, with environment variables left as ``${env.X}``."""
+    variables: Mapping[str, str]
+    """The environment variables that the fields use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow whose every step is well formed."""
+
+    document: Document
+    name: str
+    seed: int
+    params: Mapping[str, Any]
+    steps: Mapping[str, Step]

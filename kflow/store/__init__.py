@@ -1,0 +1,1 @@
+"""Where results live: entries by fingerprint, published whole or not at all."""

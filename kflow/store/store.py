@@ -1,0 +1,118 @@
+"""The store: entries by fingerprint below one folder.
+
+An entry is built in ``tmp/`` on the same file system, made durable, and renamed into ``entries/``; nothing
+else ever writes there. That is correct without any lock; the lock only keeps two runners from doing the
+same work twice.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kflow.store import durable
+from kflow.store.entry import MANIFEST, Entry, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder of entries."""
+
+    root: Path
+
+    def lookup(self, fingerprint: str) -> Entry | None:
+        """Return the entry of a fingerprint if it is there and whole; nothing is written.
+
+        Parameters
+        ----------
+        fingerprint : str
+            64 hexadecimal digits.
+
+        Returns
+        -------
+        Entry or None
+            None as well for a damaged entry: damage is a miss.
+        """
+        folder = self._folder(fingerprint)
+        try:
+            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        entry = Entry(folder, manifest)
+        return entry if manifest.fingerprint == fingerprint and entry.is_whole() else None
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """Give an empty folder to build an entry in; what is left of it at the end is removed."""
+        folder = self.root / "tmp" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, staged: Path, manifest: Manifest) -> Entry:
+        """Publish a staged folder as the entry of its fingerprint.
+
+        Parameters
+        ----------
+        staged : Path
+            A folder from `stage`, complete but for the manifest.
+        manifest : Manifest
+            What lies in it.
+
+        Returns
+        -------
+        Entry
+            The published entry; that of another runner if it was first.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or read-only; nothing is published then.
+        """
+        (staged / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        durable.sync_tree(staged)
+        target = self._folder(manifest.fingerprint)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staged.rename(target)
+        except OSError:
+            present = self.lookup(manifest.fingerprint)
+            if present:
+                return present
+            self._set_aside(target)
+            staged.rename(target)
+        durable.sync_folder(target.parent)
+        return Entry(target, manifest)
+
+    @contextlib.contextmanager
+    def claim(self, fingerprint: str) -> Iterator[None]:
+        """Hold a fingerprint while computing it; another runner waits, and then finds the result.
+
+        The lock file is never removed: a lock on a removed file excludes nobody. Where the file system does
+        not lock, the work may be done twice, and the result is right all the same.
+        """
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / fingerprint[:16], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _folder(self, fingerprint: str) -> Path:
+        return self.root / "entries" / fingerprint[:2] / fingerprint
+
+    def _set_aside(self, folder: Path) -> None:
+        """Keep a damaged entry for study instead of deleting it."""
+        aside = self.root / "damaged"
+        aside.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside / f"{folder.name[:16]}-{uuid.uuid4().hex[:8]}")

@@ -1,0 +1,200 @@
+"""The files and the machine that a workflow speaks of: looked at, never changed."""
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PROBE_TIMEOUT = 60.0
+"""Seconds that a look into a data file may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder of a workflow file, and the machine it is run on.
+
+    What has been read once is remembered: a command sees one state of the world.
+    """
+
+    root: Path
+    _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
+    _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
+    _modules: dict[Path, ast.Module] = field(default_factory=dict)
+
+    def resolve(self, path: str) -> Path:
+        """Return the absolute path of what the workflow names."""
+        return Path(os.path.abspath(self.root / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+
+    # --- files -----------------------------------------------------------------------------------------
+
+    def digest(self, path: str, algorithm: str = "sha256") -> str:
+        """Return the digest of a file in hexadecimal digits."""
+        key = (self.resolve(path), algorithm)
+        if key not in self._digests:
+            with key[0].open("rb") as stream:
+                self._digests[key] = hashlib.file_digest(stream, algorithm).hexdigest()
+        return self._digests[key]
+
+    def file_digest(self, path: str) -> str:
+        """Return the SHA-256 of a file in hexadecimal digits."""
+        return self.digest(path)
+
+    # --- HDF5 ------------------------------------------------------------------------------------------
+
+    def describe_dataset(self, path: str, dataset: str) -> tuple[tuple[int, ...], str]:
+        """Return shape and dtype of an HDF5 data set.
+
+        A child process looks into the file: importing h5py costs more than all the rest of a validation,
+        and a damaged file can crash the process that opens it.
+
+        Raises
+        ------
+        OSError
+            With one sentence on what is wrong with file or data set.
+        """
+        key = (self.resolve(path), dataset)
+        if key not in self._datasets:
+            self._datasets.update(_probe([key]))
+        found = self._datasets[key]
+        if "error" in found:
+            raise OSError(str(found["error"]))
+        shape = found["shape"]
+        assert isinstance(shape, list), "the probe's own form"
+        return tuple(shape), str(found["dtype"])
+
+    # --- code ------------------------------------------------------------------------------------------
+
+    def check_symbol(self, module: str, name: str) -> None:
+        """Make sure, without running it, that a Python file defines a name.
+
+        Raises
+        ------
+        SyntaxError, OSError
+            If the file is no Python, or cannot be read.
+        LookupError
+            If the name is not defined there; the names that are follow the message.
+        """
+        tree = self._parse(self.resolve(module))
+        names = set(_defined_names(tree))
+        if name not in names and "*" not in names:
+            message = f"{module} defines no {name!r}"
+            raise LookupError(message, *sorted(names))
+
+    def code_digests(self, module: str) -> Mapping[str, str]:
+        """Return the digests of a user module and of the local modules that it imports, by relative path."""
+        return {path: self.digest(path) for path in self.sources(module)}
+
+    def sources(self, module: str) -> tuple[str, ...]:
+        """Return a user module and the local modules that it imports, however far away, relative to the root."""
+        start = self.resolve(module)
+        found: dict[Path, None] = {start: None}
+        queue = [start]
+        while queue:
+            path = queue.pop()
+            for imported in _local_imports(self._parse(path), path.parent, start.parent):
+                if imported not in found:
+                    found[imported] = None
+                    queue.append(imported)
+        return tuple(os.path.relpath(path, self.root) for path in found)
+
+    def _parse(self, path: Path) -> ast.Module:
+        if path not in self._modules:
+            self._modules[path] = ast.parse(path.read_bytes(), filename=str(path))
+        return self._modules[path]
+
+    # --- machine ---------------------------------------------------------------------------------------
+
+    def count_gpus(self) -> int:
+        """Return the number of GPUs that a step could use."""
+        from kflow.core.devices import count_gpus
+
+        return count_gpus()
+
+    def gpus(self, wanted: int | str) -> int:
+        """Return how many GPUs a wish (a number or 'all') comes to on this machine."""
+        return self.count_gpus() if wanted == "all" else int(wanted)
+
+    def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the versions of installed libraries; 'none' for one that is not there."""
+        return {name: _version(name) for name in libraries}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _probe(keys: list[tuple[Path, str]]) -> dict[tuple[Path, str], dict[str, object]]:
+    request = json.dumps([{"path": str(path), "dataset": dataset} for path, dataset in keys])
+    command = [sys.executable, "-m", "kflow.core.hdf5"]
+    try:
+        done = subprocess.run(  # noqa: S603  our own module, no shell
+            command, input=request, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        sentence = f"looking into the file took more than {PROBE_TIMEOUT:g} seconds"
+        return {key: {"error": sentence} for key in keys}
+    if done.returncode != 0:
+        sentence = f"looking into the file failed: the HDF5 library stopped with code {done.returncode}"
+        return {key: {"error": sentence} for key in keys}
+    answers: list[dict[str, object]] = json.loads(done.stdout)
+    return dict(zip(keys, answers, strict=True))
+
+
+def _defined_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines at its top level; '*' where a star import hides them."""
+    for node in _top_level(tree.body):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, those inside if, try and with included."""
+    for node in body:
+        yield node
+        for branch in ("body", "orelse", "finalbody"):
+            if isinstance(node, ast.If | ast.Try | ast.With | ast.For):
+                yield from _top_level(getattr(node, branch, []))
+        if isinstance(node, ast.Try):
+            for handler in node.handlers:
+                yield from _top_level(handler.body)
+
+
+def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
+    """Yield the files beside a module (or below its folder) that its import statements name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _module_files(top, alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base = top
+            if node.level:
+                base = folder
+                for _ in range(node.level - 1):
+                    base = base.parent
+            parts = node.module.split(".") if node.module else []
+            yield from _module_files(base, parts)
+            for alias in node.names:
+                yield from _module_files(base, [*parts, alias.name])
+
+
+def _module_files(base: Path, parts: list[str]) -> Iterator[Path]:
+    """Yield the files that importing a dotted name would run: the packages on the way, and the module."""
+    for count in range(1, len(parts) + 1):
+        stem = base.joinpath(*parts[:count])
+        for candidate in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
+            if candidate.is_file():
+                yield candidate

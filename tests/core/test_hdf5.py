@@ -1,0 +1,454 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kflow.core.hdf5 import DatasetInfo, HDF5Matrix, describe_dataset
+
+ROWS = np.arange(20 * 3 * 4, dtype="int32").reshape(20, 3, 4)
+START, END = 4, 15
+WINDOW = ROWS[START:END]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A file with the same rows in every layout that is read in a way of its own."""
+    path = tmp_path_factory.mktemp("hdf5") / "rows.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["contiguous"] = ROWS
+        file.create_dataset("chunked", data=ROWS, chunks=(7, 2, 4))
+        file.create_dataset("gzip", data=ROWS, chunks=(3, 3, 4), compression="gzip", shuffle=True)
+        file["big-endian"] = ROWS.astype(">i4")
+        file["train/images"] = ROWS.astype("uint8")
+        file["flags"] = np.arange(20) % 3 == 0
+        file["text"] = ["a", "b"]
+        file["complex"] = np.zeros(3, complex)
+        file["scalar"] = 3.5
+        file.create_dataset("unwritten", (6,), "f4", fillvalue=2.5)
+        file["linked"] = h5py.SoftLink("/train")
+        file["loop"] = h5py.SoftLink("/loop")
+        file["dangling"] = h5py.SoftLink("nowhere")
+    return path
+
+
+@pytest.fixture(scope="module", params=["contiguous", "chunked", "gzip", "big-endian"])
+def window(path, request):
+    """A window on the rows in one layout."""
+    with HDF5Matrix(path, request.param, start=START, end=END) as matrix:
+        yield matrix
+
+
+ints = st.integers(-14, 14)
+index_lists = st.lists(ints, max_size=6)
+index_arrays = hnp.arrays("int64", hnp.array_shapes(max_dims=2, max_side=3), elements=ints)
+row_masks = hnp.arrays(bool, st.sampled_from([11, (11, 3), (11, 3, 4), 10]))
+row_parts = st.one_of(
+    ints,
+    ints.map(np.int16),
+    ints.map(np.array),
+    st.slices(11),
+    st.builds(slice, st.none() | ints, st.none() | ints, st.none() | ints.filter(bool)),
+    index_lists,
+    index_arrays,
+    row_masks,
+    st.sampled_from([None, ..., True, False, np.True_, range(3), [True] * 11, 1.5, "x", [0.5], np.zeros(0)]),
+)
+column_parts = st.one_of(
+    st.integers(-3, 3),
+    st.slices(3),
+    st.lists(st.integers(-3, 2), max_size=3),
+    st.sampled_from([None, ..., [True, False, True]]),
+)
+keys = row_parts | st.tuples(row_parts) | st.tuples(row_parts, column_parts)
+keys = keys | st.tuples(row_parts, column_parts, column_parts) | st.tuples(st.none(), row_parts, column_parts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(key=keys)
+def test_every_index_gives_what_numpy_gives_for_the_window(window, key):
+    """Indexing is NumPy's, and an index that NumPy refuses is refused with the same exception."""
+    try:
+        expected = WINDOW[key]
+    except (IndexError, TypeError, ValueError) as error:
+        with pytest.raises(type(error), match=r"."):
+            window[key]
+        return
+
+    try:
+        got = window[key]
+    except IndexError as error:  # NumPy lets a wrong row pass when nothing is picked from it; we do not
+        assert np.size(expected) == 0 and "is outside of the window" in str(error), error  # noqa: PT017 - rare
+        return
+
+    np.testing.assert_array_equal(got, expected)
+    assert np.shape(got) == np.shape(expected)
+    assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize("index", [-12, 11, np.int64(11), [0, 11], [-12], np.array([[3, -12]])])
+def test_no_index_reaches_a_row_outside_of_the_window(window, index):
+    """Rows before and after the window exist in the file, and are still out of range."""
+    with pytest.raises(IndexError, match=r"row -?1[12] is outside of the window, which has 11 rows"):
+        window[index]
+
+
+def test_what_is_read_may_be_written_to_without_effect_on_the_file(window):
+    """Reads are copies in private memory."""
+    first = window[:]
+    first[:] = 0
+
+    np.testing.assert_array_equal(window[:], WINDOW)
+
+
+def test_a_window_looks_like_an_array(window):
+    """Shape, sizes, length, iteration and conversion are those of the array."""
+    assert (window.shape, window.ndim, window.size, len(window)) == ((11, 3, 4), 3, 132, 11)
+    assert window.dtype == h5py.File(window.datapath)[window.dataset].dtype
+    np.testing.assert_array_equal(list(window), list(WINDOW))
+    np.testing.assert_array_equal(np.asarray(window), WINDOW)
+    assert np.asarray(window, dtype="float32").dtype == np.float32
+    with pytest.raises(ValueError, match="always a copy"):
+        np.array(window, copy=False)
+
+
+def test_iteration_covers_rows_that_do_not_fit_in_one_block(tmp_path):
+    """Iteration reads block by block and yields each row once."""
+    rows = np.random.default_rng(0).random((300, 2000))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = rows
+
+    seen = list(HDF5Matrix(tmp_path / "a.h5", "x", start=1))
+
+    np.testing.assert_array_equal(seen, rows[1:])
+
+
+def test_booleans_and_unwritten_data_are_read(path):
+    """Booleans keep their dtype and rows never written have the fill value."""
+    flags, unwritten = HDF5Matrix(path, "flags", 2), HDF5Matrix(path, "unwritten")
+
+    assert flags.dtype == bool
+    np.testing.assert_array_equal(flags[::-1], (np.arange(20) % 3 == 0)[:1:-1])
+    np.testing.assert_array_equal(unwritten[[5, 0]], np.full(2, 2.5, "float32"))
+
+
+def test_far_rows_of_a_chunked_set_are_gathered_apart(tmp_path):
+    """Rows further apart than one read are still put in the order asked for."""
+    rows = np.random.default_rng(0).random((2000, 100))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=rows, chunks=(64, 100))
+    index = np.random.default_rng(1).integers(-2000, 2000, 50)
+
+    got = HDF5Matrix(tmp_path / "a.h5", "x")[index]
+
+    np.testing.assert_array_equal(got, rows[index])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ((0, 21), IndexError, "rows 0 to 21 of .*'contiguous' of .*rows.h5: it has 20 rows only"),
+        ((21, None), IndexError, "it has 20 rows only"),
+        ((-1, 5), ValueError, "must not be negative"),
+        ((0, -5), ValueError, "must not be negative"),
+        ((6, 5), ValueError, "start must not be greater than end"),
+        ((0.0, 5), TypeError, "start and end must be integers, not 0.0 and 5"),
+        ((0, "5"), TypeError, "start and end must be integers"),
+    ],
+)
+def test_a_window_must_lie_in_the_data(path, bounds, error, message):
+    """A window that the data does not have is refused at once, with its rows."""
+    with pytest.raises(error, match=message):
+        HDF5Matrix(path, "contiguous", *bounds)
+
+
+def test_an_empty_window_is_allowed(path):
+    """A window from a row to itself gives no rows, also with a normalizer that needs one to be probed."""
+    empty = HDF5Matrix(path, "contiguous", 20, 20, normalizer=lambda x: x / x.max(initial=1))
+
+    assert empty.shape == (0, 3, 4)
+    assert empty[:].shape == (0, 3, 4)
+    assert list(empty) == []
+
+
+def test_the_normalizer_is_applied_and_reported_truly(path):
+    """Shape and dtype are what reading gives, for a block, a row and an index into further axes."""
+
+    def flat_means(block):
+        return block.reshape(len(block), -1).mean(axis=1, keepdims=True, dtype="float32")
+
+    matrix = HDF5Matrix(path, "contiguous", START, END, normalizer=flat_means)
+    expected = flat_means(WINDOW)
+
+    assert (matrix.shape, matrix.dtype, matrix.ndim) == ((11, 1), np.float32, 2)
+    np.testing.assert_array_equal(matrix[:], expected)
+    np.testing.assert_array_equal(matrix[-2], expected[-2])
+    np.testing.assert_array_equal(matrix[[3, 1, 3], 0], expected[[3, 1, 3], 0])
+
+
+def test_a_normalizer_must_keep_the_rows(path):
+    """A normalizer that folds the rows is refused when the window is made."""
+    with pytest.raises(ValueError, match=r"normalizer of 'contiguous' made shape \(3, 4\) of \(1, 3, 4\)"):
+        HDF5Matrix(path, "contiguous", normalizer=lambda block: block.sum(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        ("contigous", KeyError, r"no data set 'contigous'; did you mean 'contiguous'\? \(it has: .*train/im"),
+        ("train", KeyError, "no data set 'train'"),
+        ("", KeyError, "no data set ''"),
+        ("contiguous/x", KeyError, "no data set 'contiguous/x'"),
+        ("dangling", KeyError, "no data set 'dangling'"),
+        ("loop", ValueError, "'loop' is an endless link"),
+        ("scalar", ValueError, "'scalar' of .* is a single value"),
+        ("text", TypeError, "'text' of .* has dtype object"),
+        ("complex", TypeError, "'complex' of .* has dtype complex128"),
+    ],
+)
+def test_what_is_not_an_array_of_numbers_is_refused(path, dataset, error, message):
+    """The message names the data set, and those that exist."""
+    with pytest.raises(error, match=message):
+        HDF5Matrix(path, dataset)
+
+
+def test_a_soft_link_inside_the_file_is_followed(path):
+    """A link is only another name as long as it stays in the file."""
+    np.testing.assert_array_equal(HDF5Matrix(path, "linked/images")[0], ROWS[0])
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    """Missing, foreign and cut files each get an error that says what they are."""
+    (tmp_path / "page.h5").write_text("<!DOCTYPE html>")
+    (tmp_path / "lfs.h5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with h5py.File(tmp_path / "cut.h5", "w") as file:
+        file["x"] = np.zeros(10_000)
+    os.truncate(tmp_path / "cut.h5", 5000)
+
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*/gone\.h5"):
+        HDF5Matrix(tmp_path / "gone.h5", "x")
+    with pytest.raises(OSError, match=r"page.h5 is not a complete HDF5 file: 15 bytes, .*DOCTYPE"):
+        HDF5Matrix(tmp_path / "page.h5", "x")
+    with pytest.raises(OSError, match="Git LFS pointer"):
+        HDF5Matrix(tmp_path / "lfs.h5", "x")
+    with pytest.raises(OSError, match=r"cut.h5 is not a complete HDF5 file: 5000 bytes"):
+        HDF5Matrix(tmp_path / "cut.h5", "x")
+    with pytest.raises(OSError, match="is not a file"):
+        HDF5Matrix(tmp_path, "x")
+
+
+@pytest.fixture
+def traps(tmp_path):
+    """A file whose data sets all lie elsewhere, or claim to be far larger than the file."""
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["group/secret"] = np.arange(4)
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    with h5py.File(tmp_path / "traps.h5", "w") as file:
+        file["inner"] = h5py.ExternalLink("other.h5", "/group")
+        file["direct"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/group/secret")
+        file["through"] = h5py.SoftLink("/inner/secret")
+        file.create_dataset("external", (4,), "i4", external=[(str(tmp_path / "secret.bin"), 0, 16)])
+        layout = h5py.VirtualLayout((4,), "i8")
+        layout[:] = h5py.VirtualSource("other.h5", "group/secret", (4,))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("bomb", (10**12,), "f4", chunks=(10**6,), compression="gzip")
+        file.create_dataset("chunk", (10**9,), "u1", chunks=(2**29,), compression="gzip")
+    return tmp_path / "traps.h5"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("inner/secret", "refused: 'inner' is an external link to 'other.h5'"),
+        ("direct", "refused: 'direct' is an external link to .*other.h5"),
+        ("through", "refused: 'inner' is an external link"),
+        ("external", "refused: it has external storage"),
+        ("virtual", "refused: it is virtual"),
+        ("bomb", "refused: it claims 4000000000000 bytes"),
+        ("chunk", "refused: .* in chunks of 536870912"),
+    ],
+)
+def test_data_outside_of_the_file_and_traps_are_refused(traps, dataset, message):
+    """No data set makes us read another file, or memory that the file does not fill."""
+    with pytest.raises(ValueError, match=message):
+        HDF5Matrix(traps, dataset)
+    with pytest.raises(ValueError, match=message):
+        describe_dataset(traps, dataset)
+
+
+def test_the_data_sets_of_other_files_are_not_listed(traps):
+    """The list in an error message does not follow links either."""
+    with pytest.raises(KeyError, match=r"\(it has: bomb, chunk, external, virtual\)"):
+        HDF5Matrix(traps, "nothing")
+
+
+def test_a_pickled_window_reads_the_same_in_a_spawned_process(path, window):
+    """The path is pickled, not the open file."""
+    with get_context("spawn").Pool(1) as pool:
+        got = pool.apply(np.asarray, [window])
+
+    np.testing.assert_array_equal(got, WINDOW)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # a fork is what is tested
+def test_windows_work_across_a_fork_while_threads_read(path):
+    """Children forked in the middle of reads are neither stuck nor wrong, and leave the parent alone."""
+    matrix = HDF5Matrix(path, "gzip", START, END)
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            matrix[::2]
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    context = get_context("fork")
+    results = context.SimpleQueue()
+    children = [context.Process(target=lambda: results.put(matrix[[7, 3]])) for _ in range(10)]
+    try:
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(30)
+    finally:
+        stop.set()
+        reader.join()
+
+    assert [child.exitcode for child in children] == [0] * 10
+    for _ in children:
+        np.testing.assert_array_equal(results.get(), WINDOW[[7, 3]])
+    np.testing.assert_array_equal(matrix[:], WINDOW)
+
+
+def test_many_threads_read_one_window(window):
+    """Reads from threads do not mix."""
+    index = np.random.default_rng(0).integers(-11, 11, (200, 5))
+
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(window.__getitem__, index))
+
+    np.testing.assert_array_equal(got, WINDOW[index])
+
+
+@pytest.mark.parametrize("chunks", [None, (5,)])
+def test_a_file_that_changes_is_noticed(tmp_path, chunks):
+    """A read, and the first read after unpickling, say that the file is another one."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(10), chunks=chunks)
+    matrix = HDF5Matrix(path, "x")
+    pickled = pickle.dumps(matrix)
+    os.truncate(path, path.stat().st_size // 2)
+
+    with pytest.raises(OSError, match=r"'x' of .*a\.h5 has changed since it was opened; make a new"):
+        matrix[0]
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = np.zeros(10)
+    (tmp_path / "b.h5").replace(path)
+    with pytest.raises(OSError, match="has changed since it was opened"):
+        pickle.loads(pickled)[0]
+
+
+def test_damaged_rows_are_named(tmp_path):
+    """A chunk that cannot be unpacked is an error that names the rows."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("x", data=np.arange(1000), chunks=(1000,), compression="gzip")
+        chunk = data.id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * chunk.size)
+    matrix = HDF5Matrix(path, "x")
+
+    with pytest.raises(OSError, match=r"rows 0 to 5 of data set 'x' of .*a\.h5 cannot be read"):
+        matrix[:5]
+
+
+def test_a_closed_window_says_so(path):
+    """After the with block the shape is known and reading is an error."""
+    with HDF5Matrix(path, "contiguous", START, END) as matrix:
+        np.testing.assert_array_equal(matrix[0], WINDOW[0])
+
+    assert matrix.shape == WINDOW.shape
+    with pytest.raises(ValueError, match=r"window on 'contiguous' of .* is closed"):
+        matrix[0]
+    matrix.close()
+
+
+def test_a_missing_file_is_not_created(tmp_path):
+    """Opening only reads."""
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        describe_dataset(tmp_path / "new.h5", "x")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_describe_dataset_reads_shape_and_dtype_only(path):
+    """The description is that of the whole data set, scalars included."""
+    assert describe_dataset(path, "/train/images") == DatasetInfo((20, 3, 4), "uint8")
+    assert describe_dataset(path, "flags") == DatasetInfo((20,), "bool")
+    assert describe_dataset(path, "scalar") == DatasetInfo((), "float64")
+
+
+def test_the_command_describes_data_sets_one_by_one(path, tmp_path):
+    """The probe answers each question, and one that fails does not spoil the others."""
+    asked = [
+        {"path": str(path), "dataset": "train/images"},
+        {"path": str(path), "dataset": "train/image"},
+        {"path": str(tmp_path / "gone.h5"), "dataset": "x"},
+    ]
+
+    answer = _probe(json.dumps(asked))
+
+    shape, missing, gone = json.loads(answer.stdout)
+    assert shape == {"shape": [20, 3, 4], "dtype": "uint8"}
+    assert missing["error"].startswith(f"{path} has no data set 'train/image'; did you mean 'train/images'?")
+    assert gone == {"error": f"there is no file {tmp_path / 'gone.h5'}"}
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("asked", ["{", '[{"path": "a.h5"}]', "[3]"])
+def test_the_command_refuses_other_input(asked):
+    """What is not a list of questions is one line on standard error."""
+    answer = _probe(asked)
+
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith('expected a JSON list of {"path": ..., "dataset": ...}: ')
+
+
+def _probe(text):
+    """Run the module as a command."""
+    command = [sys.executable, "-m", "kflow.core.hdf5"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def test_the_module_loads_neither_keras_nor_tensorflow():
+    """Looking into a file does not cost the seconds that TensorFlow takes to load."""
+    code = "import sys, kflow.core.hdf5; print({'keras', 'tensorflow'} & set(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout == "set()\n"
+
+
+def test_keras_takes_a_window_as_an_array(path):
+    """fit, evaluate and predict of today's Keras accept a window (and read it whole)."""
+    import keras
+
+    x = HDF5Matrix(path, "contiguous", START, END, normalizer=lambda block: block.astype("float32"))
+    model = keras.Sequential([keras.Input((3, 4)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((11, 1)), batch_size=4, epochs=1, verbose=0, shuffle="batch")
+
+    np.testing.assert_allclose(model.predict(x, verbose=0), model.predict(x[:], verbose=0), rtol=1e-6)
