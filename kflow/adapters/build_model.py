@@ -41,7 +41,7 @@ class BuildModel(StepSpec, kind="build_model", version=1):
     libraries = ("keras", "tensorflow")
     is_random = True
 
-    layers: tuple[Call, ...] | None = Field(default=None, min_length=2, description="The layers, first Input.")
+    layers: tuple[Call, ...] | None = Field(default=None, description="The layers, first Input.")
     config: dict[str, Any] | None = Field(default=None, description="A full Keras config, as model.to_json() writes it.")
     function: Symbol | None = Field(default=None, description="A function of yours that returns a keras.Model.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="The arguments of the function.")
@@ -66,6 +66,8 @@ class BuildModel(StepSpec, kind="build_model", version=1):
         if all(exam.fact(each) for each in as_tuple(self.objects)):
             for index, layer in enumerate(layers):
                 check_call(exam, layer, "layers", custom, "layers", index)
+        if self.layers == ():
+            exam.problem("a model has at least one layer after its Input", "layers")
         if layers and layers[0].name not in {"Input", "InputLayer"} and "input_shape" not in layers[0].arguments:
             exam.problem("the first layer must be Input, such as 'Input: {shape: [28, 28, 1]}'", "layers", 0)
         return {"model": ModelFact(custom, _input_shape(layers), _output_shape(layers), is_compiled=False)}

@@ -84,6 +84,8 @@ class Train(StepSpec, kind="train", version=1):
         model: Model
         history: History
 
+    announces = ("model",)
+
     # --- before anything runs --------------------------------------------------------------------------
 
     def gpus_wanted(self) -> int | str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kflow.document import Document, load_document, parse_scalar
-from kflow.errors import UsageError, WorkflowError
+from kflow.errors import UsageError
 from kflow.plan.resolve import Bound, bind
 from kflow.registry import Registry
 from kflow.spec.parse import parse_workflow
@@ -30,8 +30,8 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
             raise UsageError(message)
         try:
             overrides[name.strip()] = parse_scalar(value)
-        except WorkflowError as error:
-            message = f"--set {text!r}: {error.diagnostics[0].message}"
+        except UsageError as error:
+            message = f"--set {text!r}: {error}"
             raise UsageError(message) from None
     return overrides
 

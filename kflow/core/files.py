@@ -539,7 +539,7 @@ def _check_url(url: str) -> urllib.parse.SplitResult:
     """Split an http URL, refusing what servers and clients read differently."""
     try:
         parts = urllib.parse.urlsplit(url)
-        is_good = bool(parts.hostname) and (parts.port or 1) > 0
+        is_good = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
     except ValueError:
         is_good = False
     if not is_good or any(char <= " " or char == "\x7f" for char in url):

@@ -39,15 +39,16 @@ _BLOCK = _MIB  # bytes that iteration reads at a time
 _MOST_NODES, _MOST_NAMES = 1000, 20  # how far an error message looks for the data sets that exist
 
 _lock = threading.RLock()  # HDF5 is not thread-safe, and a handle must be opened once only
+_forks = 0  # tells handles opened before a fork from those of this process, without a system call
 
 
-def _renew_lock() -> None:
-    """Give a forked child a lock that no thread holds."""
-    global _lock  # noqa: PLW0603 - the lock is one for the process by design
-    _lock = threading.RLock()
+def _begin_child() -> None:
+    """Give a forked child a lock that no thread holds, and handles of its own."""
+    global _lock, _forks
+    _lock, _forks = threading.RLock(), _forks + 1
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_begin_child)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class HDF5Matrix:
         with _lock:
             self._closed = True
             rows, self._rows = self._rows, None
-            if rows is not None and rows.pid == os.getpid():
+            if rows is not None and rows.forks == _forks:
                 rows.close()
 
     def __enter__(self) -> Self:
@@ -235,13 +236,13 @@ class HDF5Matrix:
     def _opened(self) -> _Rows:
         """Return the data set opened by this process; to be used within the lock or by one thread."""
         rows = self._rows
-        if rows is not None and rows.pid == os.getpid():
+        if rows is not None and rows.forks == _forks:
             return rows
         with _lock:
             if self._closed:
                 msg = f"the window on {self.dataset!r} of {self.datapath} is closed"
                 raise ValueError(msg)
-            if self._rows is None or self._rows.pid != os.getpid():
+            if self._rows is None or self._rows.forks != _forks:
                 rows = _Rows(self.datapath, self.dataset)
                 if self._stamp is not None and rows.stamp != self._stamp:
                     rows.close()
@@ -277,9 +278,10 @@ class _Rows:
     """A data set opened by one process: its rows by range or by number."""
 
     def __init__(self, path: str, name: str) -> None:
-        self.pid = os.getpid()
+        self.forks = _forks
         self._where = f"data set {name!r} of {path}"
         self._file = _open(path)
+        self._descriptor: int | None = self._file.id.get_vfd_handle()
         try:
             self.stamp = self._present_stamp()
             self._data = _find(self._file, name, path)
@@ -292,7 +294,7 @@ class _Rows:
 
     def close(self) -> None:
         """Close the file."""
-        self._mapped = None
+        self._mapped = self._descriptor = None
         self._file.close()
 
     def span(self, first: int, stop: int) -> NDArray[Any]:
@@ -336,14 +338,14 @@ class _Rows:
 
     def _present_stamp(self) -> tuple[int, int]:
         """Return what changes when the open file is written to."""
-        status = os.fstat(self._file.id.get_vfd_handle())
+        if self._descriptor is None:
+            msg = f"{self._where} is closed"
+            raise ValueError(msg)
+        status = os.fstat(self._descriptor)
         return status.st_size, status.st_mtime_ns
 
     def _check_unchanged(self) -> None:
         """Raise if the file was written to: reading a mapped file that was cut short kills the process."""
-        if not self._file:
-            msg = f"{self._where} is closed"
-            raise ValueError(msg)
         if self._present_stamp() != self.stamp:
             raise OSError(_changed(self._where))
 

@@ -37,6 +37,9 @@ _PUBLIC_MODULES = (
     "activations",
 )
 
+# Those that have no table of short names; their functions make, read and write objects.
+_CLASS_MODULES = frozenset({"layers", "models", "optimizers.schedules"})
+
 # Model.compile chooses these by the shape of the targets and never looks them up.
 _COMPILE_NAMES = frozenset({"acc", "accuracy", "ce", "crossentropy"})
 
@@ -284,10 +287,15 @@ def built_in_objects() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for short in _PUBLIC_MODULES:
         public = vars(import_module(f"keras.{short}"))
-        found[f"keras.{short}"] = {name: value for name, value in public.items() if inspect.isclass(value)}
-        if short not in ("layers", "models", "optimizers.schedules"):
-            table = keras_part(short, "ALL_OBJECTS_DICT", dict).ALL_OBJECTS_DICT
-            found[f"keras.{short}"].update(table)
+        objects = {name: value for name, value in public.items() if inspect.isclass(value)}
+        if short not in _CLASS_MODULES:
+            accessors = ("deserialize", "get", "serialize")
+            functions = {name: value for name, value in public.items() if inspect.isfunction(value)}
+            functions = {name: value for name, value in functions.items() if name not in accessors}
+            # The public names last: the table has a class under some names of functions.
+            objects = {**keras_part(short, "ALL_OBJECTS_DICT", dict).ALL_OBJECTS_DICT, **objects, **functions}
+        found[f"keras.{short}"] = objects
+    found["keras.models"]["Functional"] = found["keras.models"]["Model"]  # as later Keras 2 wrote it
     return found
 
 

@@ -24,7 +24,16 @@ from kflow.core.objects import (
 __all__ = ["deserialize_keras_object", "serialize_keras_object"]
 
 # What Keras 2.1 stored beside a Lambda layer's function and Keras 3 does not take.
-_OLD_LAMBDA_KEYS = ("function_type", "module", "output_shape_type", "output_shape_module")
+_OLD_LAMBDA_KEYS = (
+    "batch_input_shape",
+    "function_type",
+    "module",
+    "output_shape_type",
+    "output_shape_module",
+)
+
+# Where a model's configuration lists its tensors.
+_ENDS = ("input_layers", "output_layers")
 
 
 # Where and how names are looked up in one call of deserialize_keras_object.
@@ -142,8 +151,8 @@ def deserialize_keras_object(
     ``module_objects`` it failed, None and other types raised TypeError, and the configuration was changed.
     Unlike ``keras.saving.deserialize_keras_object`` the second positional argument is ``module_objects``, and
     ``safe_mode`` overrules ``keras.config.enable_unsafe_deserialization``. In descriptions of Keras 2.1
-    ``batch_input_shape`` becomes an input layer of a Sequential model and is dropped elsewhere, and an
-    optimizer's ``lr`` becomes ``learning_rate``.
+    ``batch_input_shape`` becomes an input layer of a Sequential model and is dropped elsewhere, a list of one
+    input or output becomes a single one, and an optimizer's ``lr`` becomes ``learning_rate``.
 
     Examples
     --------
@@ -358,19 +367,33 @@ def _modern(node: Mapping[str, Any], factory: Any) -> Any:
         return config
     if issubclass(factory, keras.Sequential):
         return _modern_sequential(config)
-    if not isinstance(config, dict):
-        return config
+    return _modern_values(config, factory, keras) if isinstance(config, dict) else config
+
+
+def _modern_values(config: dict[str, Any], factory: type, keras: Any) -> dict[str, Any]:
     if issubclass(factory, keras.optimizers.Optimizer):
         config = {("learning_rate" if key == "lr" else key): value for key, value in config.items()}
         return {key: value for key, value in config.items() if (key, value) != ("decay", 0.0)}
+    if issubclass(factory, keras.Model):
+        return {key: _modern_ends(value) if key in _ENDS else value for key, value in config.items()}
     if issubclass(factory, keras.layers.Lambda):
-        if isinstance(config.get("function"), list):
-            msg = "a Lambda layer with byte code of Keras 2 cannot be read; write its function as a layer"
-            raise ValueError(msg)
-        config = {key: value for key, value in config.items() if key not in _OLD_LAMBDA_KEYS}
+        return _modern_lambda(config)
     if issubclass(factory, keras.layers.Layer) and not issubclass(factory, keras.layers.InputLayer):
         return {key: value for key, value in config.items() if key != "batch_input_shape"}
     return config
+
+
+def _modern_ends(tensors: Any) -> Any:
+    # A single input or output was a list of one, which to Keras 3 is a model that takes or gives lists.
+    is_single = isinstance(tensors, list) and len(tensors) == 1 and isinstance(tensors[0], list)
+    return tensors[0] if is_single else tensors
+
+
+def _modern_lambda(config: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(config.get("function"), list):
+        msg = "a Lambda layer with byte code of Keras 2 cannot be read; write its function as a layer"
+        raise ValueError(msg)
+    return {key: value for key, value in config.items() if key not in _OLD_LAMBDA_KEYS}
 
 
 def _modern_sequential(config: Any) -> dict[str, Any]:

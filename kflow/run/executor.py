@@ -253,13 +253,14 @@ def _keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     run.entries[name] = entry
     step = run.record.steps[name]
     step.status = status
-    exports = run.bound.workflow.steps[name].spec.exports()
+    spec = run.bound.workflow.steps[name].spec
+    exports = spec.exports()
     for output, stored in entry.manifest.outputs.items():
         target = exports.get(output)
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=target)
         if target:
             run.files[f"{name}.{output}"] = _export(run, entry, output, target)
-        elif stored.type == "model":
+        elif output in spec.announces:
             run.files[f"{name}.{output}"] = entry.folder / output / str(stored.description["name"])
         if stored.type == "metrics":
             run.record.metrics[name] = dict(stored.description["metrics"])

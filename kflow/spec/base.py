@@ -118,7 +118,11 @@ class StepSpec(BaseModel):
     kind: ClassVar[str]
     version: ClassVar[int]
     libraries: ClassVar[tuple[str, ...]] = ()
+    """The libraries whose versions can change the result."""
     is_random: ClassVar[bool] = False
+    """Whether the seed of the workflow can change the result."""
+    announces: ClassVar[tuple[str, ...]] = ()
+    """The outputs whose place in the store is told at the end of a run."""
     Outputs: ClassVar[type[StepOutputs]]
 
     description: str | None = Field(default=None, description="A note for the reader.", exclude=True)

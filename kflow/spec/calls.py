@@ -100,7 +100,7 @@ def check_call(exam: Examination, call: Call, family: str, custom: tuple[str, ..
         return
     if call.name not in known:
         message = f"unknown {_SINGULAR[family]} {call.name!r}"
-        exam.misspelt(message, call.name, (*known, *custom), *call.path(*path))
+        exam.misspelt(message, call.name, _alike_first(call.name, (*known, *custom)), *call.path(*path))
         return
     arguments = known[call.name]
     for name, value in call.arguments.items():
@@ -117,6 +117,11 @@ def _check_argument(exam: Examination, name: str, value: Any, custom: tuple[str,
             known = keras_names()[family]
             if value not in known and value not in custom:
                 exam.misspelt(f"unknown {_SINGULAR[family]} {value!r}", value, (*known, *custom), *path)
+
+
+def _alike_first(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """Put the names of the same case first: 'acuracy' means the text 'accuracy', not the class."""
+    return tuple(sorted(candidates, key=lambda each: each[:1].isupper() != name[:1].isupper()))
 
 
 def custom_names(exam: Examination, objects: object) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kflow.diagnostics import Diagnostic, Mark, suggest
 from kflow.document import Document, parse_scalar
-from kflow.errors import WorkflowError
+from kflow.errors import UsageError
 from kflow.spec.base import Path_, StepSpec, walk
 from kflow.spec.references import (
     RESERVED,
@@ -96,12 +96,11 @@ def parse_workflow(
 
     Raises
     ------
-    WorkflowError
-        If the top level itself cannot be read.
+    UsageError
+        If an override names no param.
     """
-    header = _parse_header(document)
-    diagnostics: list[Diagnostic] = []
-    params = _override(header.params, overrides or {})
+    header, diagnostics = _parse_header(document)
+    params = override(header.params, overrides or {})
     scope = _Scope(document, params, environ or {}, diagnostics)
     steps: dict[str, Step] = {}
     step_kinds: dict[str, type[StepSpec] | None] = {}
@@ -114,22 +113,42 @@ def parse_workflow(
     return Parsed(workflow, step_kinds, tuple(diagnostics))
 
 
-def _parse_header(document: Document) -> Header:
-    diagnostics: list[Diagnostic] = []
+def _parse_header(document: Document) -> tuple[Header, list[Diagnostic]]:
+    """Type the top level; what is wrong there must not hide what is wrong in the steps."""
     try:
-        header = Header.model_validate(document.value)
+        return Header.model_validate(document.value), []
     except ValidationError as error:
         diagnostics = describe_errors(error, document, (), tuple(Header.model_fields), "the workflow")
-        raise WorkflowError(diagnostics, document.source) from None
-    return header
+    params, steps = document.value.get("params"), document.value.get("steps")
+    sound = {name: fields for name, fields in (steps if isinstance(steps, dict) else {}).items() if isinstance(fields, dict)}
+    header = Header.model_construct(
+        kflow=1, name="", seed=0, params=params if isinstance(params, dict) else {}, steps=sound
+    )
+    return header, diagnostics
 
 
-def _override(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace params by dotted name; the caller has checked that each exists."""
+def override(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace params by dotted name.
+
+    Raises
+    ------
+    UsageError
+        If there is no param of that name.
+
+    Examples
+    --------
+    >>> override({"net": {"width": 8}}, {"net.width": 16})
+    {'net': {'width': 16}}
+    """
     result = dict(params)
     for name, value in overrides.items():
         head, _, rest = name.partition(".")
-        result[head] = _override(result[head], {rest: value}) if rest else value
+        inner = result.get(head)
+        if head not in result or (rest and not isinstance(inner, Mapping)):
+            hint = suggest(head, tuple(result)) or f"the workflow has {', '.join(result) or 'no params'}"
+            message = f"--set {name}: there is no param {name!r}; {hint}"
+            raise UsageError(message)
+        result[head] = override(inner, {rest: value}) if rest else value  # type: ignore[arg-type]  # checked above
     return result
 
 
@@ -209,14 +228,16 @@ def describe_errors(
             message = _in_words(each["type"], each)
             marks.setdefault(where, (document.mark(where), None))
         messages.setdefault(where, []).append(message)
-    return [
-        Diagnostic(" or ".join(dict.fromkeys(texts)) if len(texts) < 2 or _is_union(texts) else "; ".join(dict.fromkeys(texts)), *marks[where])
-        for where, texts in messages.items()
-    ]
+    return [Diagnostic(_join(texts), *marks[where]) for where, texts in messages.items()]
 
 
-def _is_union(texts: list[str]) -> bool:
-    return all(text.startswith("expected") for text in texts)
+def _join(texts: list[str]) -> str:
+    """Make one sentence of the complaints about one place; those of a union differ in what is expected."""
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) > 1 and all(text.startswith("expected ") and ", got " in text for text in distinct):
+        wanted = [text.removeprefix("expected ").rpartition(", got ")[0] for text in distinct]
+        return f"expected {' or '.join(wanted)}, got {distinct[-1].rpartition(', got ')[2]}"
+    return "; ".join(distinct)
 
 
 def _locate(document: Document, path: Path_, loc: tuple[str | int, ...]) -> Path_:
@@ -270,7 +291,7 @@ def describe_value(value: object) -> str:
     ("the text 'three'", '-1', 'a list')
     """
     if isinstance(value, str):
-        return f"the text {value if len(value) < 60 else value[:57] + '...'!r}"
+        return f"the text {(value if len(value) < 60 else value[:57] + '...')!r}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

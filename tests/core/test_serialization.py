@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ PLAIN_CLASSES = [
         parameter.default is not inspect.Parameter.empty or parameter.kind is inspect.Parameter.VAR_KEYWORD
         for parameter in inspect.signature(value).parameters.values()
     )
-    and name not in ("Optimizer", "Loss", "Metric", "Initializer", "Regularizer", "Constraint", "CTC")
+    # The abstract ones, and one that needs SciPy.
+    and name not in ("Optimizer", "Loss", "Metric", "Initializer", "Regularizer", "Constraint", "STFT")
 ]
 
 
@@ -77,7 +79,7 @@ def old(class_name: str, **config: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("module", "name"), PLAIN_CLASSES)
 def test_every_simple_class_survives_a_round_trip(module: str, name: str) -> None:
-    """Optimizers, losses, metrics, initializers, regularizers and constraints come back with equal configurations."""
+    """Everything but layers comes back with an equal configuration."""
     instance = getattr(getattr(keras, module), name)()
 
     restored = round_trip(instance)
@@ -263,14 +265,11 @@ def test_the_look_up_order() -> None:
 
     def found(module: dict[str, Any] | None, custom: dict[str, Any] | None) -> list[object]:
         description = old("Name")
+        new_format = {**description, "module": "x", "registered_name": "Name"}
         return [
             deserialize_keras_object("Name", module, custom),
             type(deserialize_keras_object(description, module, custom)),
-            type(
-                deserialize_keras_object(
-                    {**description, "module": "x", "registered_name": "Name"}, module, custom
-                )
-            ),
+            type(deserialize_keras_object(new_format, module, custom)),
         ]
 
     order = [found({"Name": four}, None)]
@@ -286,7 +285,7 @@ def test_the_look_up_order() -> None:
 
 
 def test_module_objects_come_before_keras() -> None:
-    """A caller's table decides for a name that Keras has too, even if the description names Keras's module."""
+    """A caller's table decides for a name of Keras too, even if the description names Keras's module."""
     description = serialize_keras_object(keras.layers.Dense(3))
 
     layer = deserialize_keras_object(description, {"Dense": type("Mine", (keras.layers.Dense,), {})})
@@ -525,10 +524,9 @@ def test_the_description_is_not_changed() -> None:
 
 
 def written_lambda(path: Path) -> Any:
-    """Keras 3's description of a layer whose lambda would leave a file behind."""
-    return keras.saving.serialize_keras_object(
-        keras.layers.Lambda(lambda x, to=str(path): open(to, "w") and x)
-    )  # noqa: PTH123, SIM115 -- a lambda can do no better
+    """Keras 3's description of a layer whose lambda would leave a directory behind."""
+    layer = keras.layers.Lambda(lambda x, to=str(path): (__import__("os").makedirs(to, exist_ok=True), x)[1])
+    return keras.saving.serialize_keras_object(layer)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -574,7 +572,7 @@ def test_lambdas_of_keras_2_are_refused(module_objects: Any) -> None:
 def test_other_modules_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, class_name: str
 ) -> None:
-    """A description cannot make a module run, not even one that is on the path, nor name what a loaded one has."""
+    """A description cannot make a module run, nor name what a loaded one has."""
     (tmp_path / "trap.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
     description = {"module": module, "class_name": class_name, "config": "system", "registered_name": "Trap"}
@@ -614,12 +612,10 @@ def test_dictionaries_inside_a_custom_class_are_its_own_business() -> None:
 def test_a_mistyped_layer_is_never_found_silently(name: str, position: int, character: str) -> None:
     """A name with one character changed is an error, or the name of another object of Keras."""
     changed = name[:position] + character + name[position + 1 :]
-    names = set().union(*built_in_objects().values())
+    meanings = [table[changed] for table in built_in_objects().values() if changed in table]
 
-    try:
-        found = deserialize_keras_object(changed)
-    except ValueError as error:
-        assert changed not in names
-        assert f"Unknown object: {changed}" in str(error)
+    if meanings:
+        assert any(deserialize_keras_object(changed) is meaning for meaning in meanings)
     else:
-        assert any(found is table.get(changed) for table in built_in_objects().values())
+        with pytest.raises(ValueError, match=re.escape(f"Unknown object: {changed}.")):
+            deserialize_keras_object(changed)
