@@ -1,10 +1,69 @@
-# One command per purpose; each does its own set-up. `make help` lists them.
+# One command per purpose; each does its own set-up. `make` alone lists them.
+# Every path is relative, so that a clone in a folder with blanks in its name works.
 .DEFAULT_GOAL := help
+.PHONY: help setup run test lint types check schema lock data bench container-check wheel-check clean
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# Paths stay relative so that a clone in a folder with blanks in its name works.
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+# Two stages: what kflow needs to run, and on top of it what its developers need.
 .venv/run.stamp: requirements/run.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	touch $@
+	@echo "installing kflow and what it needs into .venv (about 2 GB, once)"
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: .venv/dev.stamp  ## make .venv with everything below
+
+run: .venv/run.stamp  ## run the main example on real data
+	$(BIN)/kflow run workflows/digits.yaml
+
+test: .venv/dev.stamp  ## run the tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: .venv/dev.stamp  ## check style and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/dev.stamp  ## check types
+	$(BIN)/mypy
+
+schema: .venv/dev.stamp  ## write what is generated anew: schemas and the names of Keras
+	$(BIN)/python schemas/make_keras_names.py
+	$(BIN)/kflow schema > schemas/workflow.schema.json
+	$(BIN)/kflow schema --record > schemas/run-record.schema.json
+
+check: lint types test  ## all that CI checks
+	$(BIN)/kflow schema | diff - schemas/workflow.schema.json
+	$(BIN)/kflow schema --record | diff - schemas/run-record.schema.json
+
+lock: .venv/dev.stamp  ## resolve the dependencies anew
+	$(eval COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml)
+	$(COMPILE) --output-file requirements/run.txt
+	$(COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(COMPILE) --extra gpu --constraint requirements/run.txt --output-file requirements/gpu.txt
+
+data: .venv/run.stamp  ## make the data of workflows/fashion_mnist.yaml (a download of 31 MB)
+	test -f workflows/data/fashion-mnist.h5 || $(BIN)/python workflows/data/make_fashion_mnist.py
+
+bench: .venv/dev.stamp  ## measure the start-up against bare Python
+	$(BIN)/python benchmarks/startup.py
+
+wheel-check: .venv/dev.stamp  ## build the wheel and use it in an environment of its own
+	bash .ci/check-wheel
+
+container-check:  ## build the Dockerfile without an engine and use the image (root, buildah)
+	bash .ci/check-container
+
+clean:  ## remove the environment, the store and all results
+	rm -rf .venv .kflow workflows/results build dist *.egg-info

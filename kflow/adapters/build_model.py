@@ -42,7 +42,9 @@ class BuildModel(StepSpec, kind="build_model", version=1):
     is_random = True
 
     layers: tuple[Call, ...] | None = Field(default=None, description="The layers, first Input.")
-    config: dict[str, Any] | None = Field(default=None, description="A full Keras config, as model.to_json() writes it.")
+    config: dict[str, Any] | None = Field(
+        default=None, description="A full Keras config, as model.to_json() writes it."
+    )
     function: Symbol | None = Field(default=None, description="A function of yours that returns a keras.Model.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="The arguments of the function.")
     name: str | None = Field(default=None, pattern=r"^[A-Za-z][\w.-]*$", description="The name of the model.")
@@ -130,6 +132,8 @@ def _output_shape(layers: tuple[Call, ...]) -> tuple[int | None, ...] | None:
         return None
     before = next((layer for layer in reversed(shaping) if layer.name != "Dense"), None)
     shape = _input_shape((before,)) if before and before.name == "Input" else None
-    is_flat = before is not None and (before.name == "Flatten" or before.name.startswith("Global") or len(shape or ()) == 1)
+    is_flat = before is not None and (
+        before.name == "Flatten" or before.name.startswith("Global") or len(shape or ()) == 1
+    )
     units = shaping[-1].arguments.get("units")
     return (units,) if is_flat and isinstance(units, int) else None

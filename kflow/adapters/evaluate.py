@@ -39,7 +39,9 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
     loss: Call | None = Field(default=None, description="Replaces the loss of the model.")
     metrics: tuple[Call, ...] | None = Field(default=None, description="Replaces the metrics of the model.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
-    expect: dict[str, Bound] = Field(default_factory=dict, description="Bounds by metric; the run fails when one is missed.")
+    expect: dict[str, Bound] = Field(
+        default_factory=dict, description="Bounds by metric; the run fails when one is missed."
+    )
     objects: ObjectsField
     gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
 

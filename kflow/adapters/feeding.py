@@ -1,5 +1,6 @@
 """From arrays to batches: what `fit`, `evaluate` and `predict` are fed with."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,9 @@ def count_rows(nest: Any) -> int:
     return counts.pop()
 
 
-def batches(nest: Any, batch_size: int, *, start: int = 0, end: int | None = None, shuffle_seed: int | None = None) -> Any:
+def batches(
+    nest: Any, batch_size: int, *, start: int = 0, end: int | None = None, shuffle_seed: int | None = None
+) -> Any:
     """Give rows to Keras in batches.
 
     Parameters
@@ -112,7 +115,7 @@ def batches(nest: Any, batch_size: int, *, start: int = 0, end: int | None = Non
             return np.random.default_rng([shuffle_seed, self.epoch]).permutation(rows)
 
         def __len__(self) -> int:
-            return -(-rows // batch_size)
+            return math.ceil(rows / batch_size)
 
         def __getitem__(self, index: int) -> Any:
             return part.read(self.order[index * batch_size : (index + 1) * batch_size])

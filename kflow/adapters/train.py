@@ -71,7 +71,9 @@ class Train(StepSpec, kind="train", version=1):
     epochs: PositiveInt = Field(default=1, description="How often to go through all rows.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
     shuffle: Bool = Field(default=True, description="Whether to shuffle the rows anew in each epoch.")
-    class_weight: dict[str, Float] | None = Field(default=None, description="A weight for each class, such as '0': 2.0.")
+    class_weight: dict[str, Float] | None = Field(
+        default=None, description="A weight for each class, such as '0': 2.0."
+    )
     callbacks: tuple[Call, ...] = Field(default=(), description="Callbacks of Keras, or custom ones.")
     steps_per_execution: PositiveInt = Field(default=1, description="Batches in one call of the compiled step.")
     jit_compile: Bool | Literal["auto"] = Field(default="auto", description="Whether to compile with XLA.")
@@ -106,7 +108,9 @@ class Train(StepSpec, kind="train", version=1):
         if fact:
             self._check_shapes(exam, fact)
         shape, out = (fact.input_shape, fact.output_shape) if fact else (None, None)
-        return {"model": ModelFact(custom_names(exam, self.objects), shape, out, self._metric_names(), is_compiled=True)}
+        return {
+            "model": ModelFact(custom_names(exam, self.objects), shape, out, self._metric_names(), is_compiled=True)
+        }
 
     def _check_names(self, exam: Examination) -> None:
         custom = custom_names(exam, self.objects)
@@ -115,7 +119,10 @@ class Train(StepSpec, kind="train", version=1):
         check_call(exam, self.optimizer, "optimizers", custom, "optimizer")
         for path, call in _each_call(self.loss, "loss"):
             check_call(exam, call, "losses", custom, *path)
-        for path, call in (*_each_call(self.metrics, "metrics"), *_each_call(self.weighted_metrics, "weighted_metrics")):
+        for path, call in (
+            *_each_call(self.metrics, "metrics"),
+            *_each_call(self.weighted_metrics, "weighted_metrics"),
+        ):
             check_call(exam, call, "metrics", custom, *path)
         for path, call in _each_call(self.callbacks, "callbacks"):
             check_call(exam, call, "callbacks", custom, *path)
@@ -144,10 +151,9 @@ class Train(StepSpec, kind="train", version=1):
         calls = (*self.metrics, *self.weighted_metrics) if isinstance(self.metrics, tuple) else None
         if calls is None or not isinstance(self.loss, Call):
             return None
-        names = [call.name if call.is_bare else call.arguments.get("name") for call in calls]
-        if any(name is None or not name.islower() for name in names):
-            return None
-        return ("loss", *names)
+        names = [str(call.name if call.is_bare else call.arguments.get("name", "")) for call in calls]
+        # A class without a name of its own gets one from Keras, which is not known here.
+        return ("loss", *names) if all(name.islower() for name in names) else None
 
     # --- the work --------------------------------------------------------------------------------------
 
@@ -233,7 +239,9 @@ def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...],
 
 
 def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(a is None or b is None or a == b for a, b in zip(shape, wanted, strict=True))
+    return len(shape) == len(wanted) and all(
+        a is None or b is None or a == b for a, b in zip(shape, wanted, strict=True)
+    )
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

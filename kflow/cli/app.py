@@ -22,7 +22,9 @@ Set = Annotated[
 ]
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."),
+    typer.Option(
+        "--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -95,7 +97,9 @@ def show(
 
 
 @app.command()
-def kinds(kind: Annotated[str | None, typer.Argument(metavar="KIND", help="A step kind.")] = None, debug: Debug = False) -> None:
+def kinds(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="A step kind.")] = None, debug: Debug = False
+) -> None:
     """List the step kinds, or show the manual of one."""
     del debug
     _call("kinds", kind=kind)

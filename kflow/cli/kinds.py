@@ -19,7 +19,11 @@ def run(kind: str | None) -> int:
         message = f"unknown kind {kind!r}; {hint}"
         raise UsageError(message)
     fields = [
-        (name, info.description or "", "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}")
+        (
+            name,
+            info.description or "",
+            "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}",
+        )
         for name, info in registry[kind].model_fields.items()
     ]
     typer.echo(f"{registry[kind].manual()}\n\nFields:\n\n{columns(fields)}")

@@ -229,9 +229,7 @@ def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
     prefix, _, digits = text.strip().lower().rpartition(":")
     name = prefix or algorithm.lower()
     if prefix and algorithm.lower() not in ("auto", prefix):
-        msg = (
-            f"the digest {text!r} says {prefix}, but the algorithm asked for is {algorithm}; give one of them"
-        )
+        msg = f"the digest {text!r} says {prefix}, but the algorithm asked for is {algorithm}; give one of them"
         raise ValueError(msg)
     if name == "auto":
         name = _LENGTHS.get(len(digits), "")
@@ -394,9 +392,7 @@ def _sweep(target: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _unpack(
-    job: _Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool
-) -> None:
+def _unpack(job: _Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool) -> None:
     """Unpack the file beside itself; forget a new one that nothing vouches for when it is damaged."""
     try:
         merge_archive(job.target, job.target.parent, archive_format, expect=expect)
@@ -451,9 +447,7 @@ def _receive(job: _Job) -> None:
 def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
     """Write blocks to a temporary file, verify it, and rename it to the target."""
     if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
-        raise job.failed(
-            f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk"
-        )
+        raise job.failed(f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk")
     algorithm, _ = job.digest or ("sha256", "")
     running = _new_hash(algorithm)
     done, head, reported = 0, b"", 0.0
@@ -563,9 +557,7 @@ def _open(job: _Job) -> http.client.HTTPResponse:
         headers = {"User-Agent": "kflow", "Accept": "*/*", "Accept-Encoding": "identity"}
         if first.username is not None and _site(parts) == _site(first):
             secret = f"{first.username}:{first.password or ''}"
-            headers["Authorization"] = (
-                "Basic " + base64.b64encode(urllib.parse.unquote_to_bytes(secret)).decode()
-            )
+            headers["Authorization"] = "Basic " + base64.b64encode(urllib.parse.unquote_to_bytes(secret)).decode()
         response = _ask(job, opener, parts, headers)
         if response.status == 200:
             return response
@@ -688,7 +680,6 @@ class _GuardedReader(io.RawIOBase):
     """The bytes of a socket, given up when the headers come late or the body slowly."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._patience = sock.gettimeout() or 30.0
         self._headers_until: float | None = time.monotonic() + self._patience
@@ -698,7 +689,6 @@ class _GuardedReader(io.RawIOBase):
     def headers_came(self) -> None:
         """Begin to measure the speed instead of the time."""
         self._headers_until = None
-        self._sock.settimeout(self._patience)
 
     def readable(self) -> bool:
         """Say that this can be read."""
@@ -706,10 +696,7 @@ class _GuardedReader(io.RawIOBase):
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]  # narrower
         """Read what has come, within the limits of time."""
-        before = time.monotonic()
-        if self._headers_until is not None:
-            # Each read has its own limit in the socket; a server that sends byte by byte never meets it.
-            self._sock.settimeout(max(0.001, self._headers_until - before))
+        before = time.monotonic()  # the socket has its own limit, which a server that dribbles never meets
         count = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - before
         self._got += count
@@ -730,9 +717,7 @@ class _GuardedReader(io.RawIOBase):
 class _GuardedResponse(http.client.HTTPResponse):
     """An answer read through a `_GuardedReader`."""
 
-    def __init__(
-        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
-    ):
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
         super().__init__(sock, debuglevel, method, url)
         unguarded = self.fp
         self._guard = _GuardedReader(sock)

@@ -141,8 +141,8 @@ class CustomObjectScope(ContextDecorator):
     *dicts : mapping of str to class or function
         Any number of dictionaries, read when the scope is entered; on equal names the later one wins.
     override : bool, default False
-        Allow names that Keras itself uses, such as ``"relu"`` or ``"Dense"``. An object that a Keras 3
-        configuration names by its Keras module stays Keras's own nevertheless.
+        Allow names that Keras itself uses, such as ``"relu"`` or ``"Dense"``; to Keras, names of its optimizers
+        are all lower case. What a Keras 3 configuration names by its Keras module stays Keras's own.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def built_in_objects() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for short in _PUBLIC_MODULES:
         public = vars(import_module(f"keras.{short}"))
-        objects = {name: value for name, value in public.items() if inspect.isclass(value)}
+        objects: dict[str, Any] = {name: value for name, value in public.items() if inspect.isclass(value)}
         if short not in _CLASS_MODULES:
             accessors = ("deserialize", "get", "serialize")
             functions = {name: value for name, value in public.items() if inspect.isfunction(value)}

@@ -118,9 +118,7 @@ def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _order(
-    workflow: Workflow, links: Mapping[str, tuple[Link, ...]], diagnostics: list[Diagnostic]
-) -> tuple[str, ...]:
+def _order(workflow: Workflow, links: Mapping[str, tuple[Link, ...]], diagnostics: list[Diagnostic]) -> tuple[str, ...]:
     needs = {name: [link.step for link in links[name] if link.step in workflow.steps] for name in workflow.steps}
     try:
         return order_steps(needs)

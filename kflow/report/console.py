@@ -112,7 +112,13 @@ class Bar:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = ("    ", TextColumn("{task.description}"), BarColumn(30), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            "    ",
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         progress = Progress(*columns, console=RichConsole(file=stream), transient=True)
         progress.start()
         return cls(progress, progress.add_task("", total=None, note=""))

@@ -20,12 +20,16 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
     if not shown:
         return ""
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown
+    )
 
 
 def describe_plan(actions: Sequence[Action], kinds: Sequence[str]) -> str:
     """Show the verdict on each step with its reason, and how many there are of each."""
-    rows = [(action.verdict.value, action.step, kind, action.reason) for action, kind in zip(actions, kinds, strict=True)]
+    rows = [
+        (action.verdict.value, action.step, kind, action.reason) for action, kind in zip(actions, kinds, strict=True)
+    ]
     counts = {verdict: sum(row[0] == verdict for row in rows) for verdict in ("run", "reuse", "wait")}
     total = ", ".join(f"{count} to {verdict}" for verdict, count in counts.items() if count)
     return f"{columns(rows)}\n{total}"
@@ -60,7 +64,12 @@ def describe_run(record: RunRecord) -> str:
     for name, step in record.steps.items():
         seconds = f"{step.duration:.1f}" if step.duration is not None else "-"
         rows.append((name, step.kind, step.status, seconds, (step.fingerprint or "-")[:12], step.error or step.reason))
-    files = [(f"{name}.{output}", each.path) for name, step in record.steps.items() for output, each in step.outputs.items() if each.path]
+    files = [
+        (f"{name}.{output}", each.path)
+        for name, step in record.steps.items()
+        for output, each in step.outputs.items()
+        if each.path
+    ]
     parts = [columns(head), columns(rows)]
     if record.metrics:
         parts.append(columns([(name, _numbers(metrics)) for name, metrics in record.metrics.items()]))

@@ -58,7 +58,9 @@ class Run:
     @property
     def digests(self) -> dict[str, str]:
         """The digests of the outputs so far, by ``step.output``."""
-        return {f"{step}.{name}": digest for step, entry in self.entries.items() for name, digest in entry.digests.items()}
+        return {
+            f"{step}.{name}": digest for step, entry in self.entries.items() for name, digest in entry.digests.items()
+        }
 
 
 def make_planner(bound: Bound, store: Store, workspace: Workspace, path: str) -> Planner:
@@ -227,7 +229,9 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
 
 def _manifest(kind: str, action: Action, outputs: Mapping[str, Any], staging: Path) -> Manifest:
     assert action.fingerprint is not None, "a step that was run has one"
-    files = {str(path.relative_to(staging)): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(staging)): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()
+    }
     external = {ExternalFile(**each) for output in outputs.values() for each in output["external"]}
     return Manifest(
         fingerprint=action.fingerprint,
@@ -297,7 +301,10 @@ def _finish(run: Run, status: Any) -> None:
     record.status, record.finished = status, now()
     record.duration = round(time.monotonic() - run.began, 3)
     path = write_record(record, run.folder)
-    counts = {kind: sum(step.status == kind for step in record.steps.values()) for kind in ("run", "reused", "failed", "not run")}
+    counts = {
+        kind: sum(step.status == kind for step in record.steps.values())
+        for kind in ("run", "reused", "failed", "not run")
+    }
     run.report(
         events.RunFinished(
             record.id, record.workflow.name, status, record.duration, counts, record.metrics, run.files, path

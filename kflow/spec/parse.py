@@ -120,7 +120,9 @@ def _parse_header(document: Document) -> tuple[Header, list[Diagnostic]]:
     except ValidationError as error:
         diagnostics = describe_errors(error, document, (), tuple(Header.model_fields), "the workflow")
     params, steps = document.value.get("params"), document.value.get("steps")
-    sound = {name: fields for name, fields in (steps if isinstance(steps, dict) else {}).items() if isinstance(fields, dict)}
+    sound = {
+        name: fields for name, fields in (steps if isinstance(steps, dict) else {}).items() if isinstance(fields, dict)
+    }
     header = Header.model_construct(
         kflow=1, name="", seed=0, params=params if isinstance(params, dict) else {}, steps=sound
     )
@@ -158,7 +160,9 @@ def _find_kind(name: str, fields: Mapping[str, Any], kinds: Kinds, scope: _Scope
         message = f"{name!r} cannot name a step: use letters, digits, '_' and '-', and neither 'params' nor 'env'"
         scope.complain(message, path, on_key=True)
     if "kind" not in fields:
-        scope.complain(f"step {name!r} has no kind", path, on_key=True, hint="add 'kind: ...'; 'kflow kinds' lists them")
+        scope.complain(
+            f"step {name!r} has no kind", path, on_key=True, hint="add 'kind: ...'; 'kflow kinds' lists them"
+        )
         return None
     kind = fields["kind"]
     if not isinstance(kind, str) or kind not in kinds:
@@ -185,9 +189,7 @@ def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scop
         spec = kind.model_validate(resolved)
     except ValidationError as error:
         owner = f"kind {kind.kind}"
-        scope.diagnostics.extend(
-            describe_errors(error, scope.document, path, tuple(kind.model_fields), owner)
-        )
+        scope.diagnostics.extend(describe_errors(error, scope.document, path, tuple(kind.model_fields), owner))
         return None
     if not _check_left_over(spec, path, scope):
         return None
@@ -200,7 +202,9 @@ def _check_left_over(spec: StepSpec, path: Path_, scope: _Scope) -> bool:
     sound = True
     for where, leaf in walk(spec):
         if isinstance(leaf, str) and not isinstance(leaf, Reference) and has_reference(leaf):
-            message = f"{leaf!r} stands where a plain value is expected; only ${{params.x}} and ${{env.X}} can be used here"
+            message = (
+                f"{leaf!r} stands where a plain value is expected; only ${{params.x}} and ${{env.X}} can be used here"
+            )
             scope.complain(message, (*path, *where))
             sound = False
     return sound
@@ -297,5 +301,3 @@ def describe_value(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, list | tuple) else repr(value)
-
-

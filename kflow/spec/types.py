@@ -206,7 +206,9 @@ class Digest(_Text):
             message = f"{digits!r} is no digest; expected hexadecimal digits, such as sha256:9f86d081..."
             raise _fail(message)
         if separator and name.lower() in _DIGEST_LENGTH and len(digits) != _DIGEST_LENGTH[name.lower()]:
-            message = f"a {name.lower()} digest has {_DIGEST_LENGTH[name.lower()]} hex digits, this one has {len(digits)}"
+            message = (
+                f"a {name.lower()} digest has {_DIGEST_LENGTH[name.lower()]} hex digits, this one has {len(digits)}"
+            )
             raise _fail(message)
         if not separator and len(digits) not in _DIGEST_LENGTH.values():
             message = f"no known digest has {len(digits)} hex digits (sha256 has 64, md5 has 32)"
@@ -249,9 +251,7 @@ class _FileOrPathSchema:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            _read_file_or_path, core_schema.str_schema(strict=True)
-        )
+        return core_schema.no_info_after_validator_function(_read_file_or_path, core_schema.str_schema(strict=True))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:

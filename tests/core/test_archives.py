@@ -57,9 +57,7 @@ def zip_bytes(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
 
 def tree_of(folder: Path) -> dict[str, bytes]:
     """Read every file below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def good_tar() -> bytes:
@@ -104,6 +102,16 @@ def overlapping_zip() -> bytes:
     first = data.index(b"PK\x01\x02")
     second = data.index(b"PK\x01\x02", first + 1)
     return data[: second + 42] + struct.pack("<L", 0) + data[second + 46 :]
+
+
+def zip64(lie: int = 0) -> bytes:
+    """Add zip64 end records, as large archives have, to a zip; the locator may point elsewhere."""
+    data = good_zip()
+    *_, entries, size, start, _comment = struct.unpack("<4s4H2LH", data[-22:])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(data) - 22 + lie, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    return data[:-22] + record + locator + end
 
 
 def sparse_tar() -> bytes:
@@ -224,6 +232,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip_truncated": (lambda: good_zip()[:-10], "cut off|follows"),
     "zip_trailing": (lambda: good_zip() + b"more", "something follows"),
     "zip_prefix": (lambda: b"MZ" + good_zip(), "not a tar or zip"),
+    "zip_prefix_of_zip": (lambda: b"PK\x03\x04" + bytes(40) + good_zip(), "something precedes"),
+    "zip64_lie": (lambda: zip64(-9), "zip64 locator points elsewhere"),
     "zip_bomb": (lambda: zip_bytes([("b", bytes(2**24))]), "more than max_ratio|bytes"),
     "zip_empty": (lambda: zip_bytes([]), "no files"),
     "polyglot": (lambda: good_tar() + good_zip(), "something follows"),
@@ -251,8 +261,9 @@ def test_refuses_whole(case: str, tmp_path: Path) -> None:
         lambda: bz2.compress(good_tar()),
         lambda: lzma.compress(good_tar()),
         good_zip,
+        zip64,
     ],
-    ids=["tar", "gz", "bz2", "xz", "zip"],
+    ids=["tar", "gz", "bz2", "xz", "zip", "zip64"],
 )
 def test_unpacks_every_format(pack: Callable[[], bytes], tmp_path: Path) -> None:
     """What went in comes out, byte for byte, with nothing beside it."""
@@ -266,9 +277,7 @@ def test_unpacks_every_format(pack: Callable[[], bytes], tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x"]
 
 
-@pytest.mark.parametrize(
-    "tool", [["tar", "-czf"], ["tar", "--format=gnu", "-cf"], ["tar", "--format=posix", "-cf"]]
-)
+@pytest.mark.parametrize("tool", [["tar", "-czf"], ["tar", "--format=gnu", "-cf"], ["tar", "--format=posix", "-cf"]])
 def test_unpacks_what_other_programs_pack(tool: list[str], tmp_path: Path) -> None:
     """The system's tar and ours agree, long names and folders included."""
     source = tmp_path / "source"
@@ -306,9 +315,9 @@ def test_unpacks_streamed_and_zip64_entries(tmp_path: Path) -> None:
     assert tree_of(tmp_path / "out") == {"folder/a": b"abc" * 999}
 
 
-names = st.text(
-    st.characters(categories=("L", "N"), include_characters=" -_."), min_size=1, max_size=12
-).filter(lambda name: name not in {".", ".."})
+names = st.text(st.characters(categories=("L", "N"), include_characters=" -_."), min_size=1, max_size=12).filter(
+    lambda name: name not in {".", ".."}
+)
 trees = st.dictionaries(names, st.binary(max_size=2000), min_size=1, max_size=6).filter(
     lambda tree: len({unicodedata.normalize("NFC", name).casefold() for name in tree}) == len(tree)
 )
@@ -423,6 +432,22 @@ def test_merge_adds_and_replaces(tmp_path: Path) -> None:
     merge_archive(tmp_path / "x", tmp_path, expect="data")
 
     assert tree_of(tmp_path) == {**TREE, "data/mine": b"mine", "x": good_zip()}
+
+
+def test_merge_places_the_expected_entry_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees the expected entry sees the rest as well."""
+    (tmp_path / "x").write_bytes(zip_bytes([("a", b""), ("b", b""), ("c", b"")]))
+    order: list[str] = []
+    rename = Path.replace
+
+    def recorded(self: Path, target: Path) -> Path:
+        order.append(Path(target).name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", recorded)
+    merge_archive(tmp_path / "x", tmp_path, expect="a")
+
+    assert order == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("obstacle", ["link", "kind", "itself", "missing"])

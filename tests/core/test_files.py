@@ -321,9 +321,7 @@ def test_wrong_digest_is_explained_and_not_kept(server: Server, cache: Path) -> 
     server.route = lambda h, _: answer(h, b"\n<!DOCTYPE html><p>log in")
     got = hashlib.sha256(b"\n<!DOCTYPE html><p>log in").hexdigest()
 
-    with pytest.raises(
-        HashMismatchError, match=f"(?s)/x: expected sha256:{SHA256}, got sha256:{got} .25 bytes.*HTML"
-    ):
+    with pytest.raises(HashMismatchError, match=f"(?s)/x: expected sha256:{SHA256}, got sha256:{got} .25 bytes.*HTML"):
         get_file("a", server.url + "/x", file_hash=SHA256, cache_dir=cache, **QUICK)
     assert len(server.seen) == 2
     assert left(cache) == []
@@ -386,9 +384,7 @@ def test_credentials_go_to_the_first_site_only(server: Server, cache: Path) -> N
         assert ["Authorization" in headers for _, headers in other.seen] == [False]
 
 
-def test_uses_the_proxy_of_the_environment(
-    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uses_the_proxy_of_the_environment(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """http_proxy is honored."""
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -426,6 +422,22 @@ def test_processes_share_one_download(locks: str, server: Server, cache: Path) -
     assert outcomes == [(b"", 0)] * 4
     assert left(cache) == ["a"]
     assert len(server.seen) == 1 or locks == "lying"
+
+
+def test_a_swept_temporary_file_is_made_again(server: Server, cache: Path) -> None:
+    """Where locks lie, another process may remove the temporary file; the next try delivers."""
+    removed: list[Path] = []
+
+    def sweep(_done: int, _total: int | None) -> None:
+        for path in (cache / "datasets").glob(".a.*.part") if not removed else ():
+            path.unlink()
+            removed.append(path)
+
+    path = get_file("a", server.url, file_hash=SHA256, cache_dir=cache, progress=sweep, **QUICK)
+
+    assert len(removed) == 1
+    assert len(server.seen) == 2
+    assert Path(path).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -547,9 +559,7 @@ def test_names_with_folders(server: Server, tmp_path: Path, cache: Path) -> None
 
     assert get_file("sub/a", server.url, cache_dir=cache) == str(cache / "datasets/sub/a")
     assert get_file(str(absolute), server.url, cache_dir=cache) == str(absolute)
-    assert get_file("n" * 255, server.url, cache_dir=cache, cache_subdir=tmp_path) == str(
-        tmp_path / ("n" * 255)
-    )
+    assert get_file("n" * 255, server.url, cache_dir=cache, cache_subdir=tmp_path) == str(tmp_path / ("n" * 255))
     assert absolute.read_bytes() == BODY
 
 
@@ -596,9 +606,7 @@ def test_hits_write_nothing(server: Server, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
-def test_refuses_what_is_no_file_at_the_target(
-    kind: str, server: Server, tmp_path: Path, cache: Path
-) -> None:
+def test_refuses_what_is_no_file_at_the_target(kind: str, server: Server, tmp_path: Path, cache: Path) -> None:
     """A planted link is neither followed nor replaced; a folder or pipe is refused."""
     victim = tmp_path / "victim"
     target = cache / "datasets/a"
@@ -767,9 +775,7 @@ def test_file_digest(tmp_path: Path) -> None:
         file_digest(tmp_path / "a", "nope")
 
 
-secret = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1).map(
-    lambda text: f"S{text}S"
-)
+secret = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1).map(lambda text: f"S{text}S")
 
 
 @given(user=secret, password=secret, token=secret, fragment=secret)

@@ -266,7 +266,7 @@ def test_names_in_nested_compile_arguments() -> None:
 
 # Keras 3.15 copies variables by np.array, for which TensorFlow 2.21 has no copy keyword yet.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-@pytest.mark.parametrize("suffix", ["keras", "json"])
+@pytest.mark.parametrize("suffix", ["keras", "h5", "json"])
 def test_a_model_with_custom_parts_loads_inside_a_scope(tmp_path: Path, suffix: str) -> None:
     """load_model and model_from_json find custom parts by name, but only inside the scope."""
     with CustomObjectScope(EVERYTHING):
@@ -275,7 +275,7 @@ def test_a_model_with_custom_parts_loads_inside_a_scope(tmp_path: Path, suffix: 
         )
         model.compile("sgd", "absolute_loss", metrics=["Largest"])
     model.fit(X, np.zeros((2, 3)), verbose=0)
-    path = tmp_path / "model.keras"
+    path = tmp_path / ("model.keras" if suffix == "json" else f"model.{suffix}")
     model.save(path)
 
     def load() -> keras.Model:
@@ -429,6 +429,14 @@ def test_override_shadows_a_built_in_until_the_end() -> None:
 
     assert inside is double
     assert keras.layers.Dense(1, activation="relu").activation is keras.activations.relu
+
+
+def test_override_of_an_optimizer() -> None:
+    """Keras asks for its optimizers in lower case, however they are written."""
+    with custom_object_scope({"sgd": Descent}, override=True):
+        found = type(keras.optimizers.get("SGD")), type(keras.optimizers.get("sgd"))
+
+    assert found == (Descent, Descent)
 
 
 def test_as_decorator() -> None:

@@ -131,9 +131,7 @@ def parse_idx(content: bytes, part: Part, path: Path) -> NDArray[np.uint8]:
     expected = int(np.prod(shape, dtype=object))
     found = len(content) - start
     if found != expected:
-        raise DataError(
-            f"{path}: promises {expected:,} bytes (shape {shape}) and holds {found:,}; get it again"
-        )
+        raise DataError(f"{path}: promises {expected:,} bytes (shape {shape}) and holds {found:,}; get it again")
     if shape[0] == 0 or shape[1:] not in ((), (SIDE, SIDE)):
         raise DataError(f"{path}: has shape {shape}; expected one or more items of {SIDE} x {SIDE} pixels")
     array = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
@@ -151,18 +149,14 @@ def read_parts(folder: Path, *, known: bool) -> dict[str, NDArray[np.uint8]]:
         path = folder / part.file
         content = read_content(path)
         if known and (digest := hashlib.sha256(content).hexdigest()) != part.sha256:
-            raise DataError(
-                f"{path}: has SHA-256 {digest} decompressed, expected {part.sha256}; get it again"
-            )
+            raise DataError(f"{path}: has SHA-256 {digest} decompressed, expected {part.sha256}; get it again")
         arrays[part.dataset] = parse_idx(content, part, path)
     for split in ("train", "test"):
         images, labels = arrays[f"{split}/images"], arrays[f"{split}/labels"]
         if len(images) != len(labels):
             raise DataError(f"{folder}: {split} has {len(images):,} images and {len(labels):,} labels")
         if labels.max() >= CLASSES:
-            raise DataError(
-                f"{folder}: {split} has the label {labels.max()}; labels go from 0 to {CLASSES - 1}"
-            )
+            raise DataError(f"{folder}: {split} has the label {labels.max()}; labels go from 0 to {CLASSES - 1}")
     return arrays
 
 
@@ -191,9 +185,7 @@ def unpack_package(folder: Path) -> Path:
         run_tool(["apt-get", "download", PACKAGE], folder)
     except DataError as error:
         if os.geteuid() != 0:
-            raise DataError(
-                f"{error}\n(where apt's lists are missing, `sudo apt-get update` fetches them)"
-            ) from error
+            raise DataError(f"{error}\n(where apt's lists are missing, `sudo apt-get update` fetches them)") from error
         run_tool(["apt-get", "update"], folder)
         run_tool(["apt-get", "download", PACKAGE], folder)
     packages = list(folder.glob(f"{PACKAGE}_*.deb"))
