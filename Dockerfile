@@ -1,7 +1,7 @@
 # kflow in a container.
 #
 #   docker build -t kflow .                               with TensorFlow's CUDA libraries (needs the NVIDIA runtime)
-#   docker build -t kflow:cpu --build-arg VARIANT=cpu .   a third of the size, no GPU
+#   docker build -t kflow:cpu --build-arg VARIANT=cpu .   without the 2.8 GB of CUDA wheels
 #   docker run --rm --init --user "$(id -u):$(id -g)" -v "$PWD:/workspace" kflow:cpu run workflows/digits.yaml
 #
 # BASE may be any image with Python 3.11 to 3.13 and its venv module as `python3`. For a build that can be repeated

@@ -20,15 +20,10 @@ any_text = st.text(st.characters())  # lone surrogates and controls included
 def test_diagnostic_shows_place_line_carets_and_hint() -> None:
     """A complaint names its place, shows the line, underlines the key and gives the hint."""
     source = Source("digits.yaml", "steps:\n  fit:\n    epoch: 5\n")
-    diagnostic = Diagnostic(
-        "unknown field 'epoch' of kind train", Mark(3, 5, 5), hint="did you mean 'epochs'?"
-    )
+    diagnostic = Diagnostic("unknown field 'epoch' of kind train", Mark(3, 5, 5), hint="did you mean 'epochs'?")
 
     assert render(diagnostic, source) == (
-        "digits.yaml:3:5: unknown field 'epoch' of kind train\n"
-        "    epoch: 5\n"
-        "    ^^^^^\n"
-        "  did you mean 'epochs'?"
+        "digits.yaml:3:5: unknown field 'epoch' of kind train\n    epoch: 5\n    ^^^^^\n  did you mean 'epochs'?"
     )
 
 
@@ -166,9 +161,7 @@ def test_suggestion_is_the_closest_name(name: str, hint: str | None) -> None:
 
 def test_suggestion_names_letters_that_only_look_latin() -> None:
     """A Cyrillic letter in a Latin word is named, since nobody can see it."""
-    assert suggest("\u0455teps", ["steps"]) == (
-        "did you mean 'steps'? ('\u0455' is CYRILLIC SMALL LETTER DZE, U+0455)"
-    )
+    assert suggest("\u0455teps", ["steps"]) == ("did you mean 'steps'? ('\u0455' is CYRILLIC SMALL LETTER DZE, U+0455)")
     assert suggest("x\u0430", ["steps"]) == "('\u0430' is CYRILLIC SMALL LETTER A, U+0430)"
 
 
@@ -212,8 +205,6 @@ def test_importing_the_document_loads_nothing_heavy() -> None:
     heavy = {"numpy", "pydantic", "rich", "h5py", "keras", "tensorflow", "typer"}
     code = f"import sys, kflow.document; print(sorted({heavy!r} & set(sys.modules)))"
     root = Path(kflow.__file__).parent.parent
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
 
     assert result.stdout == "[]\n"

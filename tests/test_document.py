@@ -47,10 +47,7 @@ def problems(text: str | bytes) -> list[str]:
     """List what is wrong with a text as ``line:column message``."""
     with pytest.raises(WorkflowError, match="problem") as caught:
         parse_document(text, "w.yaml")
-    return [
-        f"{d.mark.line}:{d.mark.column} {d.message}" if d.mark else d.message
-        for d in caught.value.diagnostics
-    ]
+    return [f"{d.mark.line}:{d.mark.column} {d.message}" if d.mark else d.message for d in caught.value.diagnostics]
 
 
 # The core schema of YAML 1.2.2 (section 10.3.2), and the traps of YAML 1.1.
@@ -365,9 +362,7 @@ def test_block_text_may_hold_characters_of_any_script() -> None:
 # Laws
 
 
-def walk(
-    value: JsonLike, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], JsonLike]]:
+def walk(value: JsonLike, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], JsonLike]]:
     """Give every value inside of a value with its path."""
     yield path, value
     inner: list[tuple[str | int, JsonLike]] = []

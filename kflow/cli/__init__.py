@@ -3,6 +3,7 @@
 Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.
 """
 
+import io
 import os
 import sys
 
@@ -14,15 +15,20 @@ def main() -> None:
 
         print(f"kflow {__version__}")  # noqa: T201
         return
+    import traceback
+
     from kflow.cli.app import app
     from kflow.errors import KflowError
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     is_debug = "--debug" in sys.argv
     try:
         app()
     except KflowError as error:
         if is_debug:
-            raise
+            traceback.print_exc()
         print(f"{error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

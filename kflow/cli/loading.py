@@ -3,15 +3,17 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kflow.document import Document, load_document, parse_scalar
 from kflow.errors import UsageError
 from kflow.plan.resolve import Bound, bind
 from kflow.registry import Registry
 from kflow.spec.parse import parse_workflow
-from kflow.store.store import Store
 from kflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kflow.store.store import Store
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +57,8 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
 
 
-def open_store(store: Path | None) -> Store:
+def open_store(store: Path | None) -> "Store":
     """Return the store: the one asked for, or ``.kflow`` in the current folder. Nothing is made yet."""
+    from kflow.store.store import Store
+
     return Store(Path(os.path.abspath(store or ".kflow")))  # noqa: PTH100  resolve() would follow links

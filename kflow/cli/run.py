@@ -16,12 +16,21 @@ def run(file: Path, overrides: Sequence[str], store: Path | None, is_debug: bool
     # command started with & inherits SIGINT ignored.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup is respected
+        signal.signal(signal.SIGHUP, _interrupt)
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
-    record = execute(bound, open_store(store), workspace, str(file), Console(is_debug=is_debug))
+    console = Console(is_debug=is_debug)
+    try:
+        record = execute(bound, open_store(store), workspace, str(file), console)
+    finally:
+        console.close()
     return 0 if record.status == "succeeded" else 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop the run, and let nothing disturb the tidying up: timeout and docker send several signals."""
     del number, frame
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,6 +1,5 @@
 """``kflow runs``: list the runs."""
 
-import json
 from pathlib import Path
 
 import typer
@@ -15,7 +14,7 @@ def run(store: Path | None, as_json: bool) -> int:
     kept = open_store(store)
     records = list(read_records(kept.root))
     if as_json:
-        typer.echo(json.dumps([record.model_dump(mode="json") for record in records]))
+        typer.echo(f"[{','.join(record.model_dump_json() for record in records)}]")
     else:
         typer.echo(describe_runs(records) if records else f"no runs in {kept.root}")
     return 0

@@ -7,6 +7,7 @@ checked and copied by our own loop into a temporary folder, which is renamed whe
 
 import bz2
 import contextlib
+import ctypes
 import errno
 import fcntl
 import gzip
@@ -37,7 +38,7 @@ _BLOCK = 2**20
 _MAX_HEADER = 2**24  # a tar header that asks for more than this is an attack on the memory
 _MAX_DEPTH = 32
 _MAX_NAME = 255  # bytes of one component: what Linux file systems take
-_SYNC_ALL_FROM = 64  # files; from here one sync of the disk is quicker than many
+_SYNC_ALL_FROM = 64  # files; from here one sync of the whole file system is quicker
 _FORMATS = ("tar", "zip")
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _END_RECORD = struct.Struct("<4s4H2LH")
@@ -600,8 +601,12 @@ def _new_file(path: Path) -> BinaryIO:
 
 def _sync_tree(folder: Path) -> None:
     """Bring all files and folders below to the disk, so that a rename never outruns the bytes."""
-    if sum(len(names) for _, _, names in os.walk(folder)) >= _SYNC_ALL_FROM:
-        os.sync()  # then the calls below find nothing to write, and only report errors
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs and sum(len(names) for _, _, names in os.walk(folder)) >= _SYNC_ALL_FROM:
+        with _descriptor(folder) as descriptor:
+            if syncfs(descriptor):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+        return
     for base, _, names in os.walk(folder):
         for name in names:
             _sync(Path(base, name))
@@ -609,8 +614,14 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _descriptor(path) as descriptor:
         os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -448,8 +448,7 @@ def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
     """Write blocks to a temporary file, verify it, and rename it to the target."""
     if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
         raise job.failed(f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk")
-    algorithm, _ = job.digest or ("sha256", "")
-    running = _new_hash(algorithm)
+    running = _new_hash(job.digest[0]) if job.digest else None
     done, head, reported = 0, b"", 0.0
     with _temporary(job.target) as (path, file):
         for block in blocks:
@@ -457,7 +456,8 @@ def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
             head = head or block[:256]
             if done > job.max_size:
                 raise job.failed(f"it has more than max_size={job.max_size:,} bytes")
-            running.update(block)
+            if running is not None:
+                running.update(block)
             file.write(block)
             now = time.monotonic()
             if job.progress is not None and now - reported >= 0.1:
@@ -465,7 +465,7 @@ def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
                 reported = now
         file.flush()
         os.fsync(file.fileno())
-        _verify(job, running.hexdigest(), done, head)
+        _verify(job, running.hexdigest() if running else "", done, head)
         try:
             path.replace(job.target)
         except FileNotFoundError:  # swept by a process that could lock as well (NFS)
@@ -476,7 +476,7 @@ def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
 
 
 def _verify(job: _Job, got: str, size: int, head: bytes) -> None:
-    """Refuse bytes that are not those of the digest; without one, refuse none at all."""
+    """Refuse bytes that are not those of the digest and, where there is none, an empty body."""
     if job.digest is None:
         if not size and job.local is None:
             raise _RetryError(job.failed("its body is empty; give file_hash if it has to be"))

@@ -141,8 +141,8 @@ class CustomObjectScope(ContextDecorator):
     *dicts : mapping of str to class or function
         Any number of dictionaries, read when the scope is entered; on equal names the later one wins.
     override : bool, default False
-        Allow names that Keras itself uses, such as ``"relu"`` or ``"Dense"``; to Keras, names of its optimizers
-        are all lower case. What a Keras 3 configuration names by its Keras module stays Keras's own.
+        Allow names that Keras itself uses, such as ``"relu"`` or ``"Dense"``; Keras asks for its optimizers in
+        lower case. What a Keras 3 configuration names by its Keras module stays Keras's own.
 
     Raises
     ------
@@ -367,10 +367,7 @@ def _refuse_built_in_names(objects: Mapping[Any, Any]) -> None:
     for module, built_ins in built_in_objects().items():
         for name in objects.keys() & built_ins.keys():
             if objects[name] is not built_ins[name]:
-                msg = (
-                    f"the custom name {name!r} is taken by Keras ({module}); "
-                    "choose another, or pass override=True"
-                )
+                msg = f"the custom name {name!r} is taken by Keras ({module}); choose another, or pass override=True"
                 raise ValueError(msg)
     for name in objects.keys() & _COMPILE_NAMES:
         msg = f"the custom name {name!r} is taken by Keras (Model.compile); choose another"
@@ -384,8 +381,6 @@ def _enter_over_keras_scope(objects: Mapping[Any, Any]) -> AbstractContextManage
     enclosing = state.get_global_attribute("custom_objects_scope_dict", {})
     if not objects.keys() & enclosing.keys():
         return None
-    scope: AbstractContextManager[object] = import_module("keras").saving.custom_object_scope(
-        {**enclosing, **objects}
-    )
+    scope: AbstractContextManager[object] = import_module("keras").saving.custom_object_scope({**enclosing, **objects})
     scope.__enter__()
     return scope

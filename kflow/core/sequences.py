@@ -230,8 +230,8 @@ class _Enqueuer:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        pool.shutdown(wait=False, cancel_futures=True)
-        wait([future for _, future in tuple(self._pending)], timeout)
+        pool.shutdown(wait=False)
+        wait([future for _, future in tuple(self._pending) if not future.cancel()], timeout)
 
     def _threads(self, workers: int) -> int:
         """Return how many threads may run jobs at once."""
@@ -243,9 +243,7 @@ class _Enqueuer:
             msg = f"this {type(self).__name__} does not run; call start() before get()"
             raise RuntimeError(msg)
 
-    def _results(
-        self, jobs: Iterable[Callable[[], Any]], indices: Iterable[int]
-    ) -> Iterator[tuple[Any, bool]]:
+    def _results(self, jobs: Iterable[Callable[[], Any]], indices: Iterable[int]) -> Iterator[tuple[Any, bool]]:
         """Yield each job's result in order, and whether it is the last."""
         todo = zip(indices, jobs, strict=False)
         self._submit(todo, self._ahead)
@@ -308,9 +306,7 @@ class OrderedEnqueuer(_Enqueuer):
     >>> enqueuer.stop()
     """
 
-    def __init__(
-        self, sequence: BatchSource, use_multiprocessing: bool = False, shuffle: bool = False
-    ) -> None:
+    def __init__(self, sequence: BatchSource, use_multiprocessing: bool = False, shuffle: bool = False) -> None:
         super().__init__(use_multiprocessing)
         self.sequence = sequence
         self.shuffle = shuffle

@@ -178,9 +178,7 @@ def deserialize_keras_object(
 def _function_name(function: Any) -> str:
     own_name = getattr(function, "__name__", None)
     if own_name is None or not callable(function):
-        msg = (
-            f"cannot serialize {function!r}, a {type(function).__name__}: it has no get_config() and no name"
-        )
+        msg = f"cannot serialize {function!r}, a {type(function).__name__}: it has no get_config() and no name"
         raise ValueError(msg)
     if own_name == "<lambda>":
         msg = f"cannot serialize {function!r}: a lambda cannot be found by name; use a function with a name"
@@ -291,9 +289,7 @@ def _checked(value: Any, where: str, reader: _Reader, *, is_ours: bool = False) 
     return {key: _checked(item, f"{where}.{key}", reader, is_ours=is_ours) for key, item in value.items()}
 
 
-def _resolved(
-    node: dict[str, Any], where: str, reader: _Reader, *, is_ours: bool
-) -> tuple[dict[str, Any], bool]:
+def _resolved(node: dict[str, Any], where: str, reader: _Reader, *, is_ours: bool) -> tuple[dict[str, Any], bool]:
     """Return the description with its class made explicit, and whether the class is a custom one."""
     name = node["class_name"]
     if name == "__lambda__" and reader.is_safe:
@@ -331,9 +327,7 @@ def _check_function(node: Mapping[str, Any], where: str, reader: _Reader) -> Non
         msg = f"{where} describes a function, whose config must be its name, but is {name!r}"
         raise ValueError(msg)
     # Up to 3.6 Keras wrote a registered function without its package and still finds it.
-    if registered_object(name) is not None or any(
-        str(key).endswith(f">{name}") for key in get_custom_objects()
-    ):
+    if registered_object(name) is not None or any(str(key).endswith(f">{name}") for key in get_custom_objects()):
         return
     if module != "builtins":
         _check_module(module, name, where, reader)

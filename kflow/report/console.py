@@ -3,6 +3,7 @@
 Where the output is no terminal there are plain lines only, one for each epoch.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,23 @@ class Console:
     _percent: int = -1
 
     def __call__(self, event: events.Event) -> None:
-        """Tell an event."""
+        """Tell an event.
+
+        When whoever reads this has gone (``kflow run FILE | head``, a closed terminal), the run goes on
+        untold; the record has it all.
+        """
+        try:
+            self._tell(event)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def close(self) -> None:
+        """Take the progress bar away, and give the cursor back."""
+        with contextlib.suppress(OSError):
+            self._end_bar()
+
+    def _tell(self, event: events.Event) -> None:
         if not isinstance(event, events.StepProgress):
             self._end_bar()
         match event:
@@ -113,13 +130,12 @@ class Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            "    ",
-            TextColumn("{task.description}"),
+            TextColumn("   {task.description}", markup=False),
             BarColumn(30),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
-        progress = Progress(*columns, console=RichConsole(file=stream), transient=True)
+        progress = Progress(*columns, console=RichConsole(file=stream, emoji=False), transient=True)
         progress.start()
         return cls(progress, progress.add_task("", total=None, note=""))
 
@@ -135,7 +151,7 @@ class Bar:
             description=f"{step}  epoch {data['epoch']}/{data['epochs']}",
             completed=done,
             total=data["epochs"] * data["batches"],
-            note=_numbers(data["metrics"]),
+            note=visible(_numbers(data["metrics"])),
         )
 
     def print(self, line: str) -> None:

@@ -1,5 +1,6 @@
 """The executor: takes the steps in order, reuses or runs each, publishes what it made, and keeps the record."""
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kflow.artifacts import ExternalFile, digest_file
 from kflow.diagnostics import Diagnostic
@@ -110,22 +111,29 @@ def execute(bound: Bound, store: Store, workspace: Workspace, path: str, report:
         write_record(record, folder)
         _finish(run, "succeeded" if all(_do_step(run, name) for name in bound.order) else "failed")
     except KeyboardInterrupt:
-        if run.current:
-            record.steps[run.current].status = "interrupted"
-        _finish(run, "interrupted")
+        _give_up(run, "interrupted")
         raise Interrupted("interrupted; 'kflow run' continues from the last finished step") from None
     except OSError as error:
-        _finish(run, "failed")
-        message = f"{error.filename or store.root}: {error.strerror or error}"
+        message = f"{error.filename2 or error.filename or store.root}: {error.strerror or error}"
+        _give_up(run, "failed", message)
         raise RunError(message) from None
     finally:
         run.worker.stop()
     return run.record
 
 
+def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | None = None) -> None:
+    """Close the record of a run that ended in the middle of a step; on a full disk it stays as it was."""
+    if run.current:
+        step = run.record.steps[run.current]
+        step.status, step.error = status, error
+    with contextlib.suppress(OSError):
+        _finish(run, status)
+
+
 def _new_record(bound: Bound, workspace: Workspace, path: str) -> RunRecord:
     workflow = bound.workflow
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")  # fine enough that ids sort by time
     steps = {
         name: StepRecord(kind=workflow.steps[name].spec.kind, status="not run", verdict="wait", reason="")
         for name in bound.order
@@ -168,13 +176,12 @@ def _do_step(run: Run, name: str) -> bool:
     began = time.monotonic()
     with run.store.claim(action.fingerprint):
         entry = run.store.lookup(action.fingerprint) or _compute(run, name, action)
-    run.current = None
     step.duration = round(time.monotonic() - began, 3)
-    if entry is None:
-        return False
-    run.report(events.StepFinished(name, step.kind, step.duration, _summary(entry)))
-    _keep(run, name, entry, "run")
-    return True
+    if entry is not None:
+        run.report(events.StepFinished(name, step.kind, step.duration, _summary(entry)))
+        _keep(run, name, entry, "run")
+    run.current = None
+    return entry is not None
 
 
 def _compute(run: Run, name: str, action: Action) -> Entry | None:
@@ -245,11 +252,19 @@ def _manifest(kind: str, action: Action, outputs: Mapping[str, Any], staging: Pa
 def _fail(run: Run, name: str, reply: Mapping[str, Any], log: Path) -> None:
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", reply["message"]
-    kind = run.bound.workflow.steps[name].spec.kind
-    diagnostic = Diagnostic(f"step {name!r} ({kind}) failed: {reply['message']}", document.key_mark(("steps", name)))
+    step.status, step.error = "failed", _without_variables(run, name, reply["message"])
+    diagnostic = Diagnostic(
+        f"step {name!r} ({step.kind}) failed: {reply['message']}", document.key_mark(("steps", name))
+    )
     where = log if log.exists() else None
     run.report(events.StepFailed(name, diagnostic, document.source, where, reply.get("traceback")))
+
+
+def _without_variables(run: Run, name: str, text: str) -> str:
+    """Put the names of a step's environment variables for their values: these are not for the record."""
+    for variable, value in run.bound.workflow.steps[name].variables.items():
+        text = text.replace(value, f"${{env.{variable}}}") if value else text
+    return text
 
 
 def _keep(run: Run, name: str, entry: Entry, status: Any) -> None:
@@ -261,7 +276,8 @@ def _keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     exports = spec.exports()
     for output, stored in entry.manifest.outputs.items():
         target = exports.get(output)
-        step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=target)
+        shown = _without_variables(run, name, target) if target else None
+        step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if target:
             run.files[f"{name}.{output}"] = _export(run, entry, output, target)
         elif output in spec.announces:
@@ -303,7 +319,7 @@ def _finish(run: Run, status: Any) -> None:
     path = write_record(record, run.folder)
     counts = {
         kind: sum(step.status == kind for step in record.steps.values())
-        for kind in ("run", "reused", "failed", "not run")
+        for kind in ("run", "reused", "failed", "interrupted", "not run")
     }
     run.report(
         events.RunFinished(

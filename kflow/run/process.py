@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ class Worker:
         WorkerDied
             If the process ends instead of answering.
         """
-        if self._process is None or gpus != self._gpus:
+        if self._process is None or self._process.poll() is not None or gpus != self._gpus:
             self.stop()
             self._start(gpus)
         assert self._process is not None, "just started"
@@ -59,19 +60,25 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps(task) + "\n")
             self._process.stdin.flush()
+            for line in self._replies:
+                if not line.endswith("\n"):
+                    break  # it died in the middle of a word
+                event: dict[str, Any] = json.loads(line)
+                if event["event"] in {"done", "failed"}:
+                    return event
+                report(event)
         except BrokenPipeError:
             raise self._death() from None
-        for line in self._replies:
-            event: dict[str, Any] = json.loads(line)
-            if event["event"] in {"done", "failed"}:
-                return event
-            report(event)
+        except BaseException:
+            self.stop()  # at once: it must not go on writing where the runner tidies up
+            raise
         raise self._death()
 
     def _start(self, gpus: tuple[str, ...]) -> None:
         read_end, write_end = os.pipe()
         self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
-            [sys.executable, "-m", "kflow.run.worker", str(write_end)],
+            # -P: a random.py in the current folder must not stand in for the standard library's.
+            [sys.executable, "-P", "-m", "kflow.run.worker", str(write_end)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -82,6 +89,7 @@ class Worker:
             start_new_session=True,  # its own group, so that it can be ended with all that it starts
         )
         os.close(write_end)
+        threading.Thread(target=_end_group, args=(self._process.pid,), daemon=True).start()
         self._replies = os.fdopen(read_end, encoding="utf-8")
         self._gpus = gpus
 
@@ -107,6 +115,13 @@ class Worker:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
         self._process = None
+
+
+def _end_group(pid: int) -> None:
+    """Wait for the end of a worker, and end what it leaves behind: that would keep the line of replies open."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.killpg(pid, signal.SIGKILL)
 
 
 def worker_environment(gpus: tuple[str, ...]) -> dict[str, str]:

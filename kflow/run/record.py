@@ -12,14 +12,17 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from kflow.store import durable
 
 RECORD = "record.json"
 LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
+
+# JSON has no word for the loss of a training that went wrong, so a text stands for it.
+Number = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]})]
 
 
 class OutputRecord(BaseModel):
@@ -75,7 +78,7 @@ class GitRecord(BaseModel):
 class RunRecord(BaseModel):
     """A run."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     format: Literal[1] = 1
     id: str
@@ -85,7 +88,7 @@ class RunRecord(BaseModel):
     duration: float | None = Field(default=None, description="Seconds.")
     workflow: WorkflowRecord
     steps: dict[str, StepRecord]
-    metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="Metrics by step.")
+    metrics: dict[str, dict[str, Number]] = Field(default_factory=dict, description="Metrics by step.")
     versions: dict[str, str] = Field(description="Of Python and of the libraries.")
     platform: str
     devices: dict[str, Any] = Field(description="Processors and GPUs.")
@@ -159,7 +162,9 @@ def git_state(folder: Path) -> GitRecord | None:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return GitRecord(commit=commit, is_dirty=bool(_git(folder, "status", "--porcelain")))
+    # Files that git does not know do not count, as in 'git describe --dirty': results are such files.
+    changes = _git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    return GitRecord(commit=commit, is_dirty=bool(changes))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -27,13 +27,13 @@ WORK = "work"
 
 def main() -> None:
     """Serve tasks until standard input closes."""
+    os.set_inheritable(int(sys.argv[1]), False)  # what a step starts must not keep the line open
     replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1)
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
     while True:
         task = json.loads(tasks.get())
-        _redirect_output(Path(task["log"]))
         _send(replies, serve(task, lambda event: _send(replies, event)))
 
 
@@ -72,6 +72,7 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
         The last event: ``done`` with the outputs, or ``failed`` with one sentence and the traceback.
     """
     try:
+        _redirect_output(Path(task["log"]))
         return {"event": "done", "outputs": _run(task, report)}
     except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
         text = traceback.format_exc()

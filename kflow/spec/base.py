@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, get_type_hints
+from typing import Any, ClassVar, Protocol, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,21 @@ Path_ = tuple[str | int, ...]
 @dataclass(frozen=True, slots=True)
 class NotFingerprinted:
     """Marks a field that cannot change what a step computes."""
+
+
+class Compound:
+    """A value of a field that is no model of pydantic's but has texts inside, as the document has them."""
+
+    __slots__ = ()
+
+    def parts(self) -> object:
+        """Return what the document says: nested dicts, lists and scalars."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Make the value of its parts."""
+        raise NotImplementedError
 
 
 class StepOutputs:
@@ -168,6 +183,8 @@ def walk(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from walk(getattr(value, name), (*path, name))
+    elif isinstance(value, Compound):
+        yield from walk(value.parts(), path)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from walk(item, (*path, key))
@@ -176,6 +193,25 @@ def walk(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
             yield from walk(item, (*path, index))
     else:
         yield path, value
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a spec, or any value in one, with every text changed; types stay.
+
+    Examples
+    --------
+    >>> map_texts({"a": ("x", 1)}, str.upper)
+    {'a': ('X', 1)}
+    """
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: map_texts(getattr(value, name), change) for name in value.model_fields_set})
+    if isinstance(value, Compound):
+        return value.read(map_texts(value.parts(), change))
+    if isinstance(value, Mapping):
+        return {key: map_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_texts(item, change) for item in value)
+    return type(value)(change(value)) if isinstance(value, str) else value
 
 
 def references(spec: StepSpec) -> Iterator[tuple[Path_, Reference]]:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
-from kflow.spec.base import Examination, Path_
+from kflow.spec.base import Compound, Examination, Path_
+from kflow.spec.types import expected, fail
 
 # What a text means as an argument, by the end of the argument's name.
 _FAMILY_OF_ARGUMENT = {
@@ -26,7 +27,7 @@ _FAMILY_OF_ARGUMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Compound):
     """A class or function of Keras or of the user's, with its arguments."""
 
     name: str
@@ -34,18 +35,22 @@ class Call:
     is_bare: bool = True
 
     @classmethod
-    def read(cls, value: object) -> "Call":
+    def read(cls, value: object) -> Self:
         """Accept ``Name`` and ``{Name: {argument: value}}``."""
+        if isinstance(value, cls):
+            return value  # the default of a field
         if isinstance(value, str) and value:
             return cls(value)
         if isinstance(value, dict) and len(value) == 1:
             (name, arguments), *_ = value.items()
             if arguments is None or isinstance(arguments, dict):
                 return cls(name, arguments or {}, is_bare=False)
-            message = f"the arguments of {name} must be a mapping, such as {name}: {{argument: value}}"
-            raise PydanticCustomError("kflow", "{text}", {"text": message})
-        message = "expected a name, or one name with its arguments, such as 'Dense: {units: 10}'"
-        raise PydanticCustomError("kflow", "{text}", {"text": message})
+            raise fail(f"the arguments of {name} must be a mapping, such as {name}: {{argument: value}}")
+        raise expected("a name, or one name with its arguments, such as 'Dense: {units: 10}'")
+
+    def parts(self) -> object:
+        """Return the call as the document has it."""
+        return self.name if self.is_bare else {self.name: dict(self.arguments)}
 
     def path(self, *prefix: str | int) -> Path_:
         """Return where the arguments stand in the document."""
@@ -55,20 +60,44 @@ class Call:
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             cls.read,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda call: call.name if call.is_bare else {call.name: dict(call.arguments)}
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.parts),
         )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:
-        arguments = {"type": ["object", "null"]}
-        return {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": arguments},
-            ]
-        }
+        return call_schema(())
+
+
+def call_schema(names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the JSON Schema of a call: an editor offers the names, and every other name may stand there too."""
+    arguments = {"type": ["object", "null"]}
+    call = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": arguments}
+    text = {"type": "string", "minLength": 1}
+    if not names:
+        return {"anyOf": [text, call]}
+    return {"anyOf": [{"enum": list(names)}, text, call | {"properties": dict.fromkeys(names, arguments)}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Says of which family of Keras the calls of a field are, for editors: ``Annotated[Call, Family("layers")]``."""
+
+    name: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        """Point at a definition that the names of the family are in."""
+        del schema, handler
+        return {FAMILY_KEY: self.name}
+
+
+FAMILY_KEY = "x-keras-family"
+"""Stands in the schema of a field until the schema of the workflow puts a reference in its place."""
+
+Layer = Annotated[Call, Family("layers")]
+Optimizer = Annotated[Call, Family("optimizers")]
+Loss = Annotated[Call, Family("losses")]
+Metric = Annotated[Call, Family("metrics")]
+Callback = Annotated[Call, Family("callbacks")]
 
 
 @cache

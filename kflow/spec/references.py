@@ -4,6 +4,7 @@ There is no template engine. A value that is one reference keeps its type; insid
 or a variable becomes text; ``$${`` is a literal ``${``.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _substitute_text(
     whole = _TOKEN.fullmatch(text)
     if whole and whole[2] is not None:
         return _value_of(whole, space, look_up, faults, path)
-    return _TOKEN.sub(lambda match: str(_value_of(match, space, look_up, faults, path)), text)
+    return _TOKEN.sub(lambda match: _as_text(_value_of(match, space, look_up, faults, path)), text)
 
 
 def _value_of(
@@ -135,6 +136,26 @@ def _value_of(
         return match[0]
 
 
+def _as_text(value: Any) -> str:
+    """Write a value the way a workflow does: ``true``, not Python's ``True``."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def unescape(text: str) -> str:
     """Turn ``$${`` into the ``${`` that was meant."""
     return text.replace("$${", "${")
+
+
+def escape(value: Any) -> Any:
+    """Protect the texts of a nested value from being read as references; `unescape` undoes it.
+
+    Examples
+    --------
+    >>> escape(["${x}", 1])
+    ['$${x}', 1]
+    """
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, Mapping):
+        return {key: escape(item) for key, item in value.items()}
+    return [escape(item) for item in value] if isinstance(value, list) else value

@@ -5,32 +5,51 @@ planner by its type what it stands for: an edge of the graph, a file to read, a 
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from kflow.spec.references import STEP_NAME, Target, has_reference, parse_target
+from kflow.spec.references import STEP_NAME, Target, parse_target
 
 Int = Annotated[int, Strict()]
 PositiveInt = Annotated[int, Strict(), Field(ge=1)]
 Bool = Annotated[bool, Strict()]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
+# The bound stands inside: around the union pydantic would compare 'all' with a number.
+Gpus = Annotated[int, Strict(), Field(ge=0)] | Literal["all"]
 
 REFERENCE_PATTERN = rf"^\$\{{{STEP_NAME}(\.{STEP_NAME})?\}}$"
 _DIGEST_LENGTH = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 
 
-def _fail(message: str) -> PydanticCustomError:
+def fail(message: str) -> PydanticCustomError:
+    """Return an error that says what is wrong with a value."""
     # Braces in a message are place holders to pydantic.
     return PydanticCustomError("kflow", "{text}", {"text": message})
+
+
+def expected(what: str) -> PydanticCustomError:
+    """Return an error that says what should stand there; what does stand there is added when it is shown."""
+    return PydanticCustomError("expected", "expected {what}", {"what": what})
+
+
+def _text_schema(wanted: str) -> CoreSchema:
+    """Return the schema of a text, with an error that says which text."""
+    return core_schema.custom_error_schema(
+        core_schema.str_schema(strict=True),
+        "expected",
+        custom_error_message="expected {what}",
+        custom_error_context={"what": wanted},
+    )
 
 
 class _Text(str):
     """A text of a checked form."""
 
     __slots__ = ()
+    wanted: ClassVar[str] = "a text"
     description: ClassVar[str] = ""
     pattern: ClassVar[str | None] = None
 
@@ -41,8 +60,8 @@ class _Text(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        # "after": pydantic itself first makes sure that it is a text.
-        return core_schema.no_info_after_validator_function(cls.read, core_schema.str_schema(strict=True))
+        # "after": what is no text does not reach read().
+        return core_schema.no_info_after_validator_function(cls.read, _text_schema(cls.wanted))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:
@@ -61,8 +80,7 @@ class Reference(_Text):
     def read(cls, text: str) -> Self:
         """Accept ``${step}`` and ``${step.output}``."""
         if parse_target(text) is None:
-            message = f"expected a reference to an output of type {cls.type_name}, such as ${{step.output}}"
-            raise _fail(message)
+            raise expected(cls.wanted)
         return cls(text)
 
     @property
@@ -78,6 +96,7 @@ class File(Reference):
 
     __slots__ = ()
     type_name = "file"
+    wanted = "a reference to a file, such as ${step.file}"
     description = "A reference to a file: the output of fetch or save_model."
 
 
@@ -86,6 +105,7 @@ class Array(Reference):
 
     __slots__ = ()
     type_name = "array"
+    wanted = "a reference to an array, such as ${step.array}"
     description = "A reference to an array: the output of slice_hdf5, encode_labels, normalize or predict."
 
 
@@ -94,6 +114,7 @@ class Model(Reference):
 
     __slots__ = ()
     type_name = "model"
+    wanted = "a reference to a model, such as ${step.model}"
     description = "A reference to a model: the output of build_model, load_model or train."
 
 
@@ -102,6 +123,7 @@ class Objects(Reference):
 
     __slots__ = ()
     type_name = "objects"
+    wanted = "a reference to custom objects, such as ${step.objects}"
     description = "A reference to custom objects: the output of register_objects."
 
 
@@ -110,6 +132,7 @@ class Metrics(Reference):
 
     __slots__ = ()
     type_name = "metrics"
+    wanted = "a reference to metrics, such as ${step.metrics}"
     description = "A reference to metrics: the output of evaluate."
 
 
@@ -118,6 +141,7 @@ class History(Reference):
 
     __slots__ = ()
     type_name = "history"
+    wanted = "a reference to a history, such as ${step.history}"
     description = "A reference to a training history: the output of train."
 
 
@@ -126,6 +150,7 @@ class Image(Reference):
 
     __slots__ = ()
     type_name = "image"
+    wanted = "a reference to a picture, such as ${step.image}"
     description = "A reference to a picture: the output of plot_model or plot_history."
 
 
@@ -133,17 +158,16 @@ class InputPath(_Text):
     """A file to read, relative to the workflow file."""
 
     __slots__ = ()
+    wanted = "the path of a file"
     description = "A file to read; a relative path starts at the workflow file."
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Refuse empty paths and whatever is a reference or a URL."""
+        """Refuse empty paths and URLs."""
         if not text.strip() or "\0" in text:
-            raise _fail("expected the path of a file")
-        if has_reference(text):
-            raise _fail("expected a path or a reference to a file, such as ${step.file}")
+            raise expected(cls.wanted)
         if "://" in text:
-            raise _fail("expected a path; fetch a URL with a step of kind fetch")
+            raise fail("expected a path; fetch a URL with a step of kind fetch")
         return cls(text)
 
 
@@ -151,13 +175,14 @@ class OutputPath(_Text):
     """A file to write, relative to the workflow file."""
 
     __slots__ = ()
+    wanted = "the path of a file to write"
     description = "A file to write; a relative path starts at the workflow file."
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Refuse empty paths and folders."""
         if not text.strip() or "\0" in text or text.endswith(("/", "/.", "/..")):
-            raise _fail("expected the path of a file to write")
+            raise expected(cls.wanted)
         return cls(text)
 
 
@@ -165,6 +190,7 @@ class Origin(_Text):
     """Where a file comes from: a URL, or a path relative to the workflow file."""
 
     __slots__ = ()
+    wanted = "a URL or a path"
     description = "Where the file comes from: http://, https://, file://, or a path relative to the workflow file."
 
     @classmethod
@@ -172,13 +198,13 @@ class Origin(_Text):
         """Accept paths and the three URL schemes."""
         scheme, separator, rest = text.partition("://")
         if not text.strip() or "\0" in text:
-            raise _fail("expected a URL or a path")
+            raise expected(cls.wanted)
         if separator and scheme.lower() not in {"http", "https", "file"}:
             message = f"cannot fetch from {scheme}://; use http://, https://, file:// or a path"
-            raise _fail(message)
+            raise fail(message)
         if separator and not rest:
             message = f"{text!r} names no file"
-            raise _fail(message)
+            raise fail(message)
         return cls(text)
 
     @property
@@ -196,6 +222,7 @@ class Digest(_Text):
     """The expected digest of a file: ``sha256:<hex>`` or bare hexadecimal digits."""
 
     __slots__ = ()
+    wanted = "a digest in hexadecimal digits, such as sha256:9f86d081..."
     description = "The expected digest: 'sha256:<64 hex digits>', any other algorithm of hashlib, or bare hex digits."
 
     @classmethod
@@ -203,16 +230,15 @@ class Digest(_Text):
         """Check the name of the algorithm and the number of digits."""
         name, separator, digits = text.rpartition(":")
         if not re.fullmatch(r"[0-9a-fA-F]+", digits):
-            message = f"{digits!r} is no digest; expected hexadecimal digits, such as sha256:9f86d081..."
-            raise _fail(message)
+            raise expected(cls.wanted)
         if separator and name.lower() in _DIGEST_LENGTH and len(digits) != _DIGEST_LENGTH[name.lower()]:
             message = (
                 f"a {name.lower()} digest has {_DIGEST_LENGTH[name.lower()]} hex digits, this one has {len(digits)}"
             )
-            raise _fail(message)
+            raise fail(message)
         if not separator and len(digits) not in _DIGEST_LENGTH.values():
             message = f"no known digest has {len(digits)} hex digits (sha256 has 64, md5 has 32)"
-            raise _fail(message)
+            raise fail(message)
         return cls(text)
 
 
@@ -220,6 +246,7 @@ class Symbol(_Text):
     """A name in a Python file of the user's: ``layers.py:Swish``."""
 
     __slots__ = ()
+    wanted = "'file.py:name', such as layers.py:Swish"
     description = "A name in a Python file beside the workflow: 'layers.py:Swish'."
     pattern = r"^[^:]+\.py:[A-Za-z_]\w*$"
 
@@ -227,8 +254,7 @@ class Symbol(_Text):
     def read(cls, text: str) -> Self:
         """Check the form ``file.py:name``."""
         if not re.fullmatch(cls.pattern or "", text):
-            message = f"expected 'file.py:name', such as layers.py:Swish, got {text!r}"
-            raise _fail(message)
+            raise expected(cls.wanted)
         return cls(text)
 
     @property
@@ -251,7 +277,8 @@ class _FileOrPathSchema:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(_read_file_or_path, core_schema.str_schema(strict=True))
+        schema = _text_schema("a path, or a reference to a file such as ${step.file}")
+        return core_schema.no_info_after_validator_function(_read_file_or_path, schema)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The order is what counts: write beside the target, fsync, rename, fsync the folder.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -59,8 +60,12 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder reach the disk."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the names in a folder reach the disk, where its file system can do that."""
+    try:
+        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # network file systems know no fsync of a folder
+            raise
 
 
 def sync_tree(path: Path) -> None:

@@ -40,7 +40,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Read a manifest; raises ValueError, KeyError or TypeError when it is none."""
+        """Read a manifest; raises ValueError, KeyError, TypeError or AttributeError when it is none."""
         value = json.loads(text)
         if value.pop("format") != FORMAT:
             msg = "another format of manifest"

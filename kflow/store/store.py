@@ -39,11 +39,10 @@ class Store:
         """
         folder = self._folder(fingerprint)
         try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):
+            entry = Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+            return entry if entry.manifest.fingerprint == fingerprint and entry.is_whole() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
             return None
-        entry = Entry(folder, manifest)
-        return entry if manifest.fingerprint == fingerprint and entry.is_whole() else None
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:

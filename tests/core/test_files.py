@@ -474,6 +474,24 @@ def test_survives_a_kill(sign: signal.Signals, server: Server, cache: Path) -> N
     assert left(cache) == ["a"]
 
 
+@pytest.mark.parametrize("extract", [False, True])
+def test_a_failing_disk_is_named(extract: bool, server: Server, cache: Path) -> None:
+    """When the system refuses to write more, the error names errno and path, and nothing is left."""
+    packed = packed_tar(big=bytes(10**6))
+    server.route = lambda h, _: answer(h, packed if extract else BODY)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5));"
+        "from kflow.core import get_file; get_file('a', sys.argv[1], cache_dir=sys.argv[2], extract=True)"
+    )
+    child = run_python(code, server.url, str(cache))
+
+    last_line = child.communicate()[1].decode().splitlines()[-1]
+
+    assert last_line.startswith("OSError: [Errno 27] File too large: '" + str(cache))
+    assert left(cache) == (["a"] if extract else [])
+    assert len(server.seen) == 1
+
+
 def test_progress(server: Server, cache: Path) -> None:
     """Progress grows, ends at the total, and comes at most ten times a second."""
     server.route = lambda h, n: MENDED["slow_but_steady" if n == 1 else "chunked"](h, n)

@@ -70,9 +70,7 @@ def true_convolution(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def kernels_of(model) -> list[np.ndarray]:
-    return [
-        w.value.numpy() for w in model.weights if w.name in {"kernel", "depthwise_kernel", "recurrent_kernel"}
-    ]
+    return [w.value.numpy() for w in model.weights if w.name in {"kernel", "depthwise_kernel", "recurrent_kernel"}]
 
 
 kernels = nps.arrays(

@@ -170,7 +170,7 @@ SLOTS: dict[str, tuple[Callable[[], Any], Any]] = {
 
 
 def is_or_makes(found: object, wanted: object) -> bool:
-    return found is wanted or (isinstance(wanted, type) and isinstance(found, wanted))
+    return isinstance(found, wanted) if isinstance(wanted, type) else found is wanted
 
 
 @pytest.fixture(autouse=True)
@@ -501,9 +501,7 @@ def test_a_thread_sees_the_scope_only_with_its_context() -> None:
     with CustomObjectScope(EVERYTHING), ThreadPoolExecutor(1) as pool:
         plain = pool.submit(meaning, "double").result()
         context = contextvars.copy_context()
-        layer = pool.submit(
-            context.run, keras.layers.deserialize, {"class_name": "Scale", "config": {}}
-        ).result()
+        layer = pool.submit(context.run, keras.layers.deserialize, {"class_name": "Scale", "config": {}}).result()
 
     assert plain is None
     assert isinstance(layer, Scale)
@@ -628,9 +626,7 @@ def test_the_inner_one_of_mixed_scopes_wins(ours_inside: bool) -> None:
 
 def in_fresh_python(code: str) -> str:
     """The last line that Python prints when it runs the code in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return done.stdout.splitlines()[-1]
 
 

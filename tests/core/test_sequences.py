@@ -29,9 +29,11 @@ class Epochs(Sequence):
         return np.full((2, 3), 10 * self.epoch + index, "float32"), np.zeros((2, 1), "float32")
 
     def on_epoch_begin(self):
+        """Note it."""
         self.log.append("begin")
 
     def on_epoch_end(self):
+        """Note it, and go on to the next epoch."""
         self.log.append("end")
         self.epoch += 1
 
@@ -55,13 +57,16 @@ class Recorder(keras.Model):
         self.trained, self.tested = [], []
 
     def call(self, x):
+        """Return one number per row."""
         return self.dense(x)
 
     def train_step(self, data):
+        """Keep the batch."""
         self.trained.append(int(data[0][0, 0]))
         return super().train_step(data)
 
     def test_step(self, data):
+        """Keep the batch."""
         self.tested.append(int(data[0][0, 0]))
         return super().test_step(data)
 
@@ -95,9 +100,7 @@ def test_hooks_run_once_around_each_epoch(recorder, epochs, length, shuffle, val
         assert recorder.trained == batches
     if val is not None:
         assert val.log == val.expected_log(epochs)
-        assert recorder.tested == [
-            10 * epoch + index for epoch in range(epochs) for index in range(validation)
-        ]
+        assert recorder.tested == [10 * epoch + index for epoch in range(epochs) for index in range(validation)]
 
 
 class TotalOfTargets(keras.metrics.Metric):
@@ -108,9 +111,11 @@ class TotalOfTargets(keras.metrics.Metric):
         self.total = self.add_weight(name="sum", initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add the targets of a batch."""
         self.total.assign_add(keras.ops.sum(y_true))
 
     def result(self):
+        """Return the sum."""
         return self.total
 
 
@@ -156,6 +161,7 @@ class StopAfterOneBatch(keras.callbacks.Callback):
     """Breaks off the first epoch."""
 
     def on_train_batch_end(self, batch, logs=None):
+        """Ask Keras to stop."""
         self.model.stop_training = True
 
 
@@ -233,6 +239,7 @@ class Mixin:
     ends = 0
 
     def on_epoch_end(self):
+        """Count, and pass on."""
         self.ends += 1
         super().on_epoch_end()
 
@@ -247,6 +254,7 @@ class Child(Epochs):
     ends = 0
 
     def on_epoch_end(self):
+        """Pass on, and count."""
         super().on_epoch_end()
         self.ends += 1
 
@@ -353,6 +361,7 @@ class Slow:
         return self.epoch, index
 
     def on_epoch_end(self):
+        """Go on to the next epoch."""
         self.epoch += 1
 
 

@@ -203,6 +203,17 @@ def test_registered_functions_and_classes_survive_a_round_trip() -> None:
     assert (type(restored[1]), restored[1].shift, restored[1].function) == (Affine, 2.5, twice)
 
 
+def test_a_registered_function_that_was_written_without_its_package() -> None:
+    """Keras up to 3.6 wrote the bare name of a registered function, which is found by the name's end."""
+    part = {"module": "builtins", "class_name": "function", "config": "second", "registered_name": "function"}
+    description = {**serialize_keras_object(keras.layers.Lambda(twice))}
+    description["config"] = {**description["config"], "function": part}
+
+    layer = deserialize_keras_object(description, custom_objects={"house>second": twice})
+
+    assert layer.function is twice
+
+
 def test_none_is_none() -> None:
     """None describes and is described by None."""
     assert serialize_keras_object(None) is None
@@ -346,17 +357,13 @@ def test_strings_are_returned_as_found() -> None:
         ),
     ],
 )
-def test_unknown_names_are_errors_with_suggestions(
-    identifier: Any, kwargs: dict[str, Any], message: str
-) -> None:
+def test_unknown_names_are_errors_with_suggestions(identifier: Any, kwargs: dict[str, Any], message: str) -> None:
     """An unknown name is a ValueError that says where it is and which names are like it."""
     with pytest.raises(ValueError, match=message):
         deserialize_keras_object(identifier, **kwargs)
 
 
-@pytest.mark.parametrize(
-    "identifier", [{}, {"class_name": "Dense"}, {"config": {}}, {"class_name": 3, "config": {}}]
-)
+@pytest.mark.parametrize("identifier", [{}, {"class_name": "Dense"}, {"config": {}}, {"class_name": 3, "config": {}}])
 def test_improper_dictionaries(identifier: dict[str, Any]) -> None:
     """A dictionary must have class_name and config."""
     with pytest.raises(ValueError, match=r"Improper config format: .*serialized layer is a dictionary with"):
@@ -584,9 +591,7 @@ def test_other_modules_are_not_imported(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["utils.get_file", "config.enable_unsafe_deserialization", "models.load_model"]
-)
+@pytest.mark.parametrize("name", ["utils.get_file", "config.enable_unsafe_deserialization", "models.load_model"])
 def test_functions_of_keras_that_are_no_parts_of_models_are_refused(name: str) -> None:
     """Downloading and loading cannot be smuggled in as a layer's function."""
     module, function = f"keras.{name}".rsplit(".", 1)

@@ -32,11 +32,7 @@ DATASETS = ("train/images", "train/labels", "test/images", "test/labels")
 
 def idx(array: np.ndarray) -> bytes:
     """Write `array` in the idx format, from the description in MNIST's README."""
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + np.array(array.shape, ">u4").tobytes()
-        + array.astype(np.uint8).tobytes()
-    )
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
@@ -69,9 +65,7 @@ def script() -> dict[str, Any]:
 def make(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the script in a process of its own."""
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **variables}
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""Tests of the kind fetch."""
+
+import hashlib
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from kflow.adapters.fetch import Fetch
+from kflow.spec.facts import FileFact
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_arguments):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve the folder ``served`` on the loopback address."""
+    (tmp_path / "served").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "served"))) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        httpd.shutdown()
+        thread.join()
+
+
+def _digest(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_a_local_file_stays_where_it_is(bench):
+    """A path of the workspace is handed on, not copied."""
+    outputs = bench.run(Fetch, origin="digits.h5")
+
+    assert outputs["file"] == bench.root / "digits.h5"
+
+
+def test_a_remote_file_is_downloaded_and_verified(bench, server):
+    """The same file from an HTTP server has the same bytes, and progress is told."""
+    data = (bench.root / "digits.h5").read_bytes()
+    (bench.root / "served" / "digits.h5").write_bytes(data)
+
+    outputs = bench.run(Fetch, origin=f"{server}/digits.h5?version=1", file_hash=_digest(data))
+
+    assert outputs["file"].read_bytes() == data
+    assert bench.events[-1] == {"event": "download", "done": len(data), "total": len(data)}
+
+
+def test_a_remote_file_with_another_digest_is_refused(bench, server):
+    """A download that is not what was asked for fails the step and says what it got."""
+    (bench.root / "served" / "a.bin").write_bytes(b"other")
+
+    with pytest.raises(ValueError, match=hashlib.sha256(b"other").hexdigest()):
+        bench.run(Fetch, origin=f"{server}/a.bin", file_hash=_digest(b"expected"))
+
+
+def test_a_member_is_taken_out_of_an_archive(bench):
+    """With extract the named member is handed on."""
+    with tarfile.open(bench.root / "data.tar.gz", "w:gz") as archive:
+        archive.add(bench.root / "digits.h5", "inside/digits.h5")
+
+    outputs = bench.run(Fetch, origin="data.tar.gz", extract=True, member="inside/digits.h5")
+
+    assert outputs["file"].read_bytes() == (bench.root / "digits.h5").read_bytes()
+
+
+def test_a_missing_member_is_an_error(bench):
+    """The message names the member."""
+    with tarfile.open(bench.root / "data.tar.gz", "w:gz") as archive:
+        archive.add(bench.root / "digits.h5", "digits.h5")
+
+    with pytest.raises(FileNotFoundError, match=r"data\.tar\.gz has no file 'nothing'"):
+        bench.run(Fetch, origin="data.tar.gz", extract=True, member="nothing")
+
+
+def test_a_local_digest_is_checked_beforehand(bench):
+    """A file that is here already is verified before anything runs, in any case of letters."""
+    right = _digest((bench.root / "digits.h5").read_bytes())
+
+    assert bench.examine(Fetch(origin="digits.h5", file_hash=right.upper().replace("SHA", "sha"))) == (
+        {"file": FileFact(str(bench.root / "digits.h5"))},
+        [],
+    )
+    assert "does not have this digest" in bench.examine(Fetch(origin="digits.h5", file_hash=_digest(b"")))[1][0]
+
+
+@pytest.mark.parametrize("fields", [{"extract": True}, {"member": "a"}])
+def test_extract_and_member_belong_together(bench, fields):
+    """One without the other is a problem."""
+    _, problems = bench.examine(Fetch(origin="digits.h5", **fields))
+
+    assert "belong together" in problems[0]

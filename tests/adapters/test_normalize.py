@@ -1,0 +1,30 @@
+"""Tests of the kind normalize."""
+
+import numpy as np
+import pytest
+
+from kflow.adapters.normalize import Normalize
+from kflow.spec.facts import ArrayFact
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1, [0, 1], [1, 2]])
+@pytest.mark.parametrize("order", [1, 2, "inf"])
+def test_the_result_is_that_of_numpy(bench, axis, order):
+    """Each vector is divided by its norm."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 5))
+    axes = tuple(axis) if isinstance(axis, list) else axis
+    size = np.abs(x)
+    norm = {1: size.sum(axes, keepdims=True), 2: np.sqrt((x * x).sum(axes, keepdims=True))}.get(
+        order, size.max(axes, keepdims=True)
+    )
+
+    rows = bench.run(Normalize, {"${x}": ("array", x)}, x="${x}", axis=axis, order=order)["array"]
+
+    np.testing.assert_allclose(rows[:], x / norm)
+
+
+def test_an_axis_that_is_not_there_is_found_beforehand(bench):
+    """The shape is known, so the axis can be checked."""
+    _, problems = bench.examine(Normalize(x="${x}", axis=2), x=ArrayFact((4, 3)))
+
+    assert problems == ["the array has 2 axes; there is no axis 2"]

@@ -1,0 +1,53 @@
+"""Tests of the kind register_objects."""
+
+import sys
+
+import pytest
+
+from kflow.adapters.register_objects import RegisterObjects
+from kflow.artifacts.objects import imported
+from kflow.spec.facts import ObjectsFact
+
+
+def test_the_source_is_kept_with_what_it_imports(bench):
+    """The stored objects work without the files that they came from."""
+    (bench.root / "deep.py").write_text("FACTOR = 3\n")
+    (bench.root / "near.py").write_text("from deep import FACTOR\n")
+    (bench.root / "layers.py").write_text("from near import FACTOR\n\ndef triple(x):\n    return FACTOR * x\n")
+    stored = bench.run(RegisterObjects, objects={"Triple": "layers.py:triple"})["objects"]
+    for name in ("deep.py", "near.py", "layers.py"):
+        (bench.root / name).unlink()
+
+    with imported(stored.objects) as names:
+        assert names["Triple"](2) == 6
+
+
+def test_nothing_is_left_behind(bench):
+    """After the block neither modules nor paths remain."""
+    (bench.root / "near.py").write_text("X = 1\n")
+    (bench.root / "layers.py").write_text("import near\n\ndef f(x):\n    return near.X\n")
+    before = list(sys.path)
+
+    stored = bench.run(RegisterObjects, objects={"F": "layers.py:f"})["objects"]
+    with imported(stored.objects) as names:
+        inside = names["F"](0)
+
+    assert (inside, sys.path, {"near", "layers"} & set(sys.modules)) == (1, before, set())
+
+
+def test_a_module_that_fails_fails_the_step(bench):
+    """An import error shows here and not in the step that uses the object."""
+    (bench.root / "layers.py").write_text("import nothing_of_this_name\n\ndef f(x): return x\n")
+
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+        bench.run(RegisterObjects, objects={"F": "layers.py:f"})
+
+
+def test_the_names_are_known_beforehand(bench):
+    """Consumers can check against them; names of Keras are refused."""
+    spec = RegisterObjects(objects={"Mine": "layers.py:f", "relu": "layers.py:f"})
+
+    facts, problems = bench.examine(spec)
+
+    assert facts == {"objects": ObjectsFact(("Mine", "relu"))}
+    assert problems == ["'relu' is one of Keras's own activations; choose another name"]

@@ -1,0 +1,58 @@
+"""Tests of the small artifact types."""
+
+import pytest
+
+from kflow.artifacts import TYPES, artifact_type, digest_file
+from kflow.spec import types
+
+
+@pytest.mark.parametrize("name", sorted(TYPES))
+def test_every_type_saves_and_loads(name):
+    """The table names modules that have both functions."""
+    module = artifact_type(name)
+
+    assert callable(module.save)
+    assert callable(module.load)
+
+
+def test_every_type_can_be_referenced():
+    """For each type of artifact there is a type of field, and the other way round."""
+    fields = {
+        each.type_name for each in vars(types).values() if isinstance(each, type) and issubclass(each, types.Reference)
+    }
+
+    assert fields - {""} == set(TYPES)
+
+
+@pytest.mark.parametrize(("name", "value"), [("metrics", {"loss": 0.5}), ("history", {"loss": [2.0, 1.0], "mae": []})])
+def test_numbers_come_back(tmp_path, name, value):
+    """What was measured is what is read, and the digest follows from it."""
+    module = artifact_type(name)
+    saved, again = (module.save(value, tmp_path / place) for place in ("a", "b"))
+
+    assert module.load(saved.description, tmp_path / "a") == value
+    assert saved.digest == again.digest
+
+
+def test_a_file_of_the_user_is_not_moved(tmp_path):
+    """It is referred to, with its digest."""
+    path = tmp_path / "mine.txt"
+    path.write_text("mine")
+
+    saved = artifact_type("file").save(path, tmp_path / "store" / "out")
+
+    assert artifact_type("file").load(saved.description, tmp_path / "nowhere") == path
+    assert saved.digest == digest_file(path)
+    assert saved.external[0].path == str(path)
+
+
+def test_a_file_of_the_step_moves_into_the_store(tmp_path):
+    """What a step made in its folder becomes part of the entry."""
+    path = tmp_path / "work" / "made.txt"
+    path.parent.mkdir()
+    path.write_text("made")
+
+    saved = artifact_type("file").save(path, tmp_path / "out")
+
+    assert artifact_type("file").load(saved.description, tmp_path / "out").read_text() == "made"
+    assert (path.exists(), saved.external) == (False, ())

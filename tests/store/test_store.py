@@ -1,0 +1,163 @@
+"""Entries are published whole or not at all, by one of those who try."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kflow.store.entry import Manifest, Output
+from kflow.store.store import Store
+
+KEY = "ab" * 32
+
+
+def publish(store: Store, content: str = "12345", key: str = KEY) -> Path:
+    with store.stage() as folder:
+        (folder / "out").mkdir()
+        (folder / "out" / "a.txt").write_text(content)
+        manifest = Manifest(key, "kind", {"a": Output("file", "digest", {})}, {"out/a.txt": len(content)})
+        return store.commit(folder, manifest).folder
+
+
+def test_what_is_committed_is_found(tmp_path: Path) -> None:
+    """A look-up gives the manifest and the files."""
+    publish(Store(tmp_path))
+
+    entry = Store(tmp_path).lookup(KEY)
+    assert entry is not None
+    assert (entry.folder / "out" / "a.txt").read_text() == "12345"
+    assert entry.digests == {"a": "digest"}
+
+
+def test_looking_up_writes_nothing(tmp_path: Path) -> None:
+    """Not even the folder of the store."""
+    store = Store(tmp_path / "store")
+
+    assert store.lookup(KEY) is None
+    assert not store.root.exists()
+
+
+def test_what_is_staged_and_not_committed_is_removed(tmp_path: Path) -> None:
+    """Also when the work on it fails."""
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="no"), store.stage() as folder:
+        (folder / "part").write_text("x")
+        raise ValueError("no")
+
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_first_of_two_commits_stays(tmp_path: Path) -> None:
+    """The second runner gets the entry that is there."""
+    store = Store(tmp_path)
+    first = publish(store, "first")
+    second = publish(store, "again")
+
+    assert second == first
+    assert (first / "out" / "a.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize("damage", ["file truncated", "manifest gone", "manifest cut"])
+def test_a_damaged_entry_is_a_miss_and_is_set_aside(tmp_path: Path, damage: str) -> None:
+    """The next commit takes its place, and the damaged one is kept."""
+    store = Store(tmp_path)
+    folder = publish(store)
+    match damage:
+        case "file truncated":
+            os.truncate(folder / "out" / "a.txt", 2)
+        case "manifest gone":
+            (folder / "manifest.json").unlink()
+        case "manifest cut":
+            os.truncate(folder / "manifest.json", 20)
+
+    assert store.lookup(KEY) is None
+    publish(store, "anew!")
+    found = store.lookup(KEY)
+    assert found is not None
+    assert (found.folder / "out" / "a.txt").read_text() == "anew!"
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["format", "outputs", "files"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=json_values)
+def test_any_json_in_the_place_of_a_manifest_is_a_miss(tmp_path: Path, value: object) -> None:
+    """A look-up never fails on what others wrote."""
+    import json
+
+    folder = tmp_path / "entries" / KEY[:2] / KEY
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(value))
+
+    assert Store(tmp_path).lookup(KEY) is None
+
+
+def test_an_entry_under_the_name_of_another_is_a_miss(tmp_path: Path) -> None:
+    """A folder that was renamed by hand proves nothing."""
+    store = Store(tmp_path)
+    folder = publish(store)
+    other = "ab" + "cd" * 31
+    folder.rename(folder.with_name(other))
+
+    assert store.lookup(other) is None
+
+
+def test_a_claim_keeps_another_waiting(tmp_path: Path) -> None:
+    """Until the holder lets go; a claim on another fingerprint does not wait."""
+    store = Store(tmp_path)
+    order: list[str] = []
+
+    def wait() -> None:
+        with Store(tmp_path).claim(KEY):
+            order.append("second")
+
+    other = threading.Thread(target=wait)
+    with store.claim(KEY):
+        other.start()
+        with store.claim("cd" * 32):
+            time.sleep(0.3)
+        order.append("first")
+    other.join(10)
+
+    assert order == ["first", "second"]
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
+    """The kernel lets go of the lock of a process that is no more."""
+    code = (
+        "import sys, time; from pathlib import Path; from kflow.store.store import Store\n"
+        f"with Store(Path(sys.argv[1])).claim({KEY!r}): print('held', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+
+    with Store(tmp_path).claim(KEY):
+        assert holder.wait() == -9
+
+
+def test_many_who_publish_one_entry_at_once(tmp_path: Path) -> None:
+    """Without any lock all of them get a whole entry, and one stays."""
+    store = Store(tmp_path)
+    threads = [threading.Thread(target=publish, args=(store, f"{number:05}")) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert store.lookup(KEY) is not None
+    assert not (tmp_path / "damaged").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
