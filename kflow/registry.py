@@ -8,6 +8,7 @@ A kind is imported when a workflow names it. A package brings one with an entry 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
@@ -24,7 +25,6 @@ class Registry(Mapping[str, type[StepSpec]]):
 
     builtin: Mapping[str, str] = field(default_factory=lambda: dict(BUILTIN))
     _loaded: dict[str, type[StepSpec]] = field(default_factory=dict)
-    _found: dict[str, EntryPoint] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> type[StepSpec]:
         """Import a kind."""
@@ -33,10 +33,10 @@ class Registry(Mapping[str, type[StepSpec]]):
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.builtin or name in self._third_party()
+        return name in self.builtin or name in self._third_party
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted({*self.builtin, *self._third_party()})
+        yield from sorted({*self.builtin, *self._third_party})
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -46,26 +46,29 @@ class Registry(Mapping[str, type[StepSpec]]):
             module, _, attribute = self.builtin[name].partition(":")
             kind: type[StepSpec] = getattr(import_module(module), attribute)
             return kind
-        point = self._third_party()[name]
+        point = self._third_party[name]
         try:
             kind = point.load()
         except Exception as error:  # noqa: BLE001  a foreign module can raise anything
             message = f"the kind {name!r} of {_origin(point)} cannot be imported: {error}"
             raise UsageError(message) from error
+        if not (isinstance(kind, type) and issubclass(kind, StepSpec) and getattr(kind, "kind", None) == name):
+            message = f"{point.value} of {_origin(point)} is no step kind {name!r}: expected a StepSpec of that kind"
+            raise UsageError(message)
         return kind
 
+    @cached_property
     def _third_party(self) -> Mapping[str, EntryPoint]:
-        if not self._found:
-            for point in entry_points(group=GROUP):
-                if point.name in self.builtin:
-                    message = f"{_origin(point)} wants to replace the built-in kind {point.name!r}; uninstall it"
-                    raise UsageError(message)
-                if point.name in self._found and self._found[point.name].value != point.value:
-                    both = f"{_origin(self._found[point.name])} and {_origin(point)}"
-                    message = f"{both} both bring a kind {point.name!r}; uninstall one of them"
-                    raise UsageError(message)
-                self._found[point.name] = point
-        return self._found
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=GROUP):
+            if point.name in self.builtin:
+                message = f"{_origin(point)} wants to replace the built-in kind {point.name!r}; uninstall it"
+                raise UsageError(message)
+            first = found.setdefault(point.name, point)
+            if first.value != point.value:
+                message = f"{_origin(first)} and {_origin(point)} both bring a kind {point.name!r}; uninstall one"
+                raise UsageError(message)
+        return found
 
 
 def _origin(point: EntryPoint) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kflow.spec.base import NotFingerprinted, StepSpec
-from kflow.spec.references import parse_target
+from kflow.spec.references import names_used, parse_target
 from kflow.spec.workflow import Step
 
 SCHEME = 1
@@ -52,12 +52,11 @@ def components(
         JSON values only.
     """
     spec = step.spec
-    relevant = {name: value for name, value in step.fields.items() if _matters(spec, name)}
     parts: dict[str, Any] = {
         "scheme": SCHEME,
         "kind": spec.kind,
         "version": spec.version,
-        "fields": _with_defaults(spec, relevant),
+        "fields": _fields(step),
         "environ": {name: _sha256(value) for name, value in step.variables.items()},
         "inputs": dict(inputs),
         "files": dict(files),
@@ -71,16 +70,17 @@ def components(
     return parts
 
 
+def _fields(step: Step) -> dict[str, Any]:
+    """Return the fields that matter, typed and complete: writing a default down, or 1 for 1.0, changes nothing."""
+    fields = step.spec.model_dump(mode="json")
+    # The value of an environment variable must not get into a record: such a field stays as it is written.
+    fields |= {name: value for name, value in step.fields.items() if name in fields and any(names_used(value, "env"))}
+    return {name: _without_references(value) for name, value in fields.items() if _matters(step.spec, name)}
+
+
 def _matters(spec: StepSpec, field: str) -> bool:
-    info = type(spec).model_fields.get(field)
-    return info is not None and not info.exclude and not any(isinstance(m, NotFingerprinted) for m in info.metadata)
-
-
-def _with_defaults(spec: StepSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the defaults that the workflow left out, so that writing a default down changes nothing."""
-    dumped = spec.model_dump(mode="json")
-    fields = {name: fields.get(name, dumped[name]) for name in dumped if _matters(spec, name)}
-    return {name: _without_references(value) for name, value in fields.items()}
+    info = type(spec).model_fields[field]
+    return not any(isinstance(each, NotFingerprinted) for each in info.metadata)
 
 
 def _without_references(value: Any) -> Any:
@@ -123,9 +123,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     >>> differences({"fields": {"epochs": 5}}, {"fields": {"epochs": 6}})
     ['epochs: 5 -> 6']
     """
-    found: list[str] = []
-    for name, (before, after) in _changed(old.get("fields", {}), new.get("fields", {})):
-        found.append(f"{name}: {_brief(before)} -> {_brief(after)}")
+    pairs = _changed_within(old.get("fields", {}), new.get("fields", {}))
+    found = [f"{name}: {_brief(before)} -> {_brief(after)}" for name, (before, after) in pairs]
     for part in ("code", "files", "inputs", "environ"):
         for name, (before, after) in _changed(old.get(part, {}), new.get(part, {})):
             verb = "changed" if before is not None and after is not None else "added" if before is None else "gone"
@@ -142,6 +141,16 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
     names = [*old, *(name for name in new if name not in old)]
     pairs = [(name, (old.get(name), new.get(name))) for name in names]
     return [(name, (before, after)) for name, (before, after) in pairs if before != after]
+
+
+def _changed_within(old: Any, new: Any, name: str = "") -> list[tuple[str, tuple[Any, Any]]]:
+    """Return what differs inside nested values, by dotted name."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping) or (name and set(old) != set(new)):
+        return [(name, (old, new))]
+    inner = [_changed_within(*pair, f"{name}.{key}".lstrip(".")) for key, pair in _changed(old, new)]
+    return [each for found in inner for each in found]
 
 
 def _brief(value: object) -> str:

@@ -1,16 +1,21 @@
-"""Binding: follows every reference to an output of the right type, orders the steps, and lets each foresee its outputs."""
+"""Binding: follows every reference to its output, orders the steps, and lets each foresee what it will give."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from kflow.diagnostics import Diagnostic, suggest
+from kflow.diagnostics import Diagnostic, Mark, suggest
 from kflow.errors import WorkflowError
 from kflow.plan.graph import CycleError, order_steps
 from kflow.spec.base import Examination, Look, Path_, Problem, StepSpec, input_paths, references, walk
 from kflow.spec.facts import Fact
 from kflow.spec.parse import Parsed
+from kflow.spec.references import Target, parse_target
 from kflow.spec.types import OutputPath, Reference, Symbol
 from kflow.spec.workflow import Step, Workflow
+
+_FEW = 12
+"""Up to this many names are listed where none is near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,11 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
     """
     workflow = parsed.workflow
     diagnostics = list(parsed.diagnostics)
-    links = {name: tuple(_follow(step, parsed, diagnostics)) for name, step in workflow.steps.items()}
+    links = {name: tuple(_follow(name, parsed, diagnostics)) for name in parsed.kinds}
     order = _order(workflow, links, diagnostics)
-    diagnostics.extend(_find_clashes(workflow))
+    diagnostics.extend(_find_clashes(workflow, look))
     for step in workflow.steps.values():
-        diagnostics.extend(_missing_files(step, workflow, look))
+        diagnostics.extend(_check_files(step, workflow, look))
     if check_contents:
         diagnostics.extend(_foresee(workflow, order, links, look))
     if diagnostics:
@@ -73,43 +78,54 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
     return Bound(workflow, order, links)
 
 
-def _follow(step: Step, parsed: Parsed, diagnostics: list[Diagnostic]) -> Iterator[Link]:
-    for path, reference in references(step.spec):
-        where = ("steps", step.name, *path)
-        mark = parsed.workflow.document.mark(where)
-        target = reference.target
-        if target.step not in parsed.kinds:
-            hint = suggest(target.step, tuple(parsed.kinds))
-            diagnostics.append(Diagnostic(f"there is no step {target.step!r}", mark, hint))
+def _follow(name: str, parsed: Parsed, diagnostics: list[Diagnostic]) -> Iterator[Link]:
+    """Yield the links of a step; those of a step that is not sound as far as its text tells them."""
+    step = parsed.workflow.steps.get(name)
+    for path, text in references(step.spec) if step else parsed.texts(name):
+        target = parse_target(text)
+        mark = parsed.workflow.document.mark(("steps", name, *path))
+        output = _find_output(target, parsed, mark, diagnostics) if target else None
+        if target is None or output is None:
             continue
-        kind = parsed.kinds[target.step]
-        if kind is None:
-            continue  # the unknown kind has been reported already
-        types = kind.Outputs.types()
-        output = target.output or (next(iter(types)) if len(types) == 1 else None)
-        if output is None:
-            choices = ", ".join(f"${{{target.step}.{name}}}" for name in types)
-            message = f"step {target.step!r} has {len(types)} outputs; say which one"
-            diagnostics.append(Diagnostic(message, mark, f"one of {choices}"))
-        elif output not in types:
-            message = f"step {target.step!r} (kind {kind.kind}) has no output {output!r}"
-            hint = suggest(output, tuple(types)) or f"it has {', '.join(types)}"
-            diagnostics.append(Diagnostic(message, mark, hint))
-        elif not isinstance(reference, types[output]):
-            diagnostics.append(_wrong_type(step.spec, path, reference, target.step, output, types[output], mark))
-        else:
-            yield Link(path, str(reference), target.step, output)
+        if step and isinstance(text, Reference):
+            given = output[1]
+            if not isinstance(text, given):
+                source = f"{target.step}.{output[0]}"
+                diagnostics.append(Diagnostic(_wrong_type(step.spec, path, text, source, given), mark))
+                continue
+        yield Link(path, str(text), target.step, output[0])
 
 
-def _wrong_type(
-    spec: StepSpec, path: Path_, reference: Reference, step: str, output: str, given: type[Reference], mark: object
-) -> Diagnostic:
+def _find_output(
+    target: Target, parsed: Parsed, mark: Mark, diagnostics: list[Diagnostic]
+) -> tuple[str, type[Reference]] | None:
+    """Return name and type of the output that a reference names, or say why there is none."""
+    if target.step not in parsed.kinds:
+        message, hint = f"there is no step {target.step!r}", suggest(target.step, tuple(parsed.kinds))
+        diagnostics.append(Diagnostic(message, mark, hint))
+        return None
+    kind = parsed.kinds[target.step]
+    if kind is None:
+        return None  # the unknown kind has been reported already
+    types = kind.Outputs.types()
+    output = target.output or (next(iter(types)) if len(types) == 1 else None)
+    if output is None:
+        choices = ", ".join(f"${{{target.step}.{name}}}" for name in types)
+        message = f"step {target.step!r} has {len(types)} outputs; say which one"
+        diagnostics.append(Diagnostic(message, mark, f"one of {choices}"))
+    elif output in types:
+        return output, types[output]
+    else:
+        message = f"step {target.step!r} (kind {kind.kind}) has no output {output!r}"
+        hint = suggest(output, tuple(types)) or f"it has {', '.join(types)}"
+        diagnostics.append(Diagnostic(message, mark, hint))
+    return None
+
+
+def _wrong_type(spec: StepSpec, path: Path_, reference: Reference, source: str, given: type[Reference]) -> str:
     field = ".".join(str(part) for part in path)
-    message = (
-        f"field {field!r} of kind {spec.kind} takes {_with_article(type(reference).type_name)}, "
-        f"but ${{{step}.{output}}} is {_with_article(given.type_name)}"
-    )
-    return Diagnostic(message, mark)  # type: ignore[arg-type]  # a Mark: kept opaque here
+    wanted = _with_article(type(reference).type_name)
+    return f"field {field!r} of kind {spec.kind} takes {wanted}, but ${{{source}}} is {_with_article(given.type_name)}"
 
 
 def _with_article(name: str) -> str:
@@ -119,51 +135,76 @@ def _with_article(name: str) -> str:
 
 
 def _order(workflow: Workflow, links: Mapping[str, tuple[Link, ...]], diagnostics: list[Diagnostic]) -> tuple[str, ...]:
-    needs = {name: [link.step for link in links[name] if link.step in workflow.steps] for name in workflow.steps}
     try:
-        return order_steps(needs)
+        order = order_steps({name: [link.step for link in links[name]] for name in links})
     except CycleError as error:
-        first, second = error.path[0], error.path[1]
-        link = next(link for link in links[first] if link.step == second)
-        mark = workflow.document.mark(("steps", first, *link.path))
-        what = f"step {first!r} refers to itself" if len(error.path) == 2 else f"steps wait for each other: {error}"
-        diagnostics.append(Diagnostic(what, mark))
+        for path in error.paths:
+            first, second = path[0], path[1]
+            link = next(link for link in links[first] if link.step == second)
+            mark = workflow.document.mark(("steps", first, *link.path))
+            what = f"step {first!r} refers to itself"
+            if len(path) > 2:
+                what = f"steps wait for each other: {' -> '.join(path)}"
+            diagnostics.append(Diagnostic(what, mark))
         return ()
+    return tuple(name for name in order if name in workflow.steps)
 
 
-def _find_clashes(workflow: Workflow) -> Iterator[Diagnostic]:
-    """Two steps that write one file would overwrite each other."""
-    writers: dict[str, str] = {}
+def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
+    """Yield the steps that would write over a file of another step's, or over one that a step reads."""
+    writers: dict[Path, str] = {}
+    readers = {look.resolve(file): step.name for step in workflow.steps.values() for _, file in input_paths(step.spec)}
     for step in workflow.steps.values():
         for path, leaf in walk(step.spec):
             if isinstance(leaf, OutputPath):
-                first = writers.setdefault(str(leaf), step.name)
+                where = look.resolve(leaf)
+                first = writers.setdefault(where, step.name)
+                mark = workflow.document.mark(("steps", step.name, *path))
                 if first != step.name:
-                    mark = workflow.document.mark(("steps", step.name, *path))
                     yield Diagnostic(f"steps {first!r} and {step.name!r} both write {str(leaf)!r}", mark)
+                if where in readers:
+                    yield Diagnostic(f"step {step.name!r} writes {str(leaf)!r}, which {readers[where]!r} reads", mark)
 
 
-def _missing_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
+def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the files that a step names."""
+    inputs = dict(input_paths(step.spec))
     for path, leaf in walk(step.spec):
         mark = workflow.document.mark(("steps", step.name, *path))
         if isinstance(leaf, Symbol):
             yield from _check_symbol(leaf, look, mark)
-    for path, file in input_paths(step.spec):
-        where = look.resolve(file)
-        if not where.is_file():
-            mark = workflow.document.mark(("steps", step.name, *path))
-            what = "is a folder, not a file" if where.is_dir() else "does not exist"
-            yield Diagnostic(f"the file {str(file)!r} {what}", mark, f"looked for {where}")
+        elif path in inputs:
+            yield from _check_input(inputs[path], look, mark)
+        elif isinstance(leaf, OutputPath) and _is_folder(look.resolve(leaf)):
+            yield Diagnostic(f"{str(leaf)!r} is a folder, not a file to write", mark)
 
 
-def _check_symbol(symbol: Symbol, look: Look, mark: object) -> Iterator[Diagnostic]:
+def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:
+    where = look.resolve(file)
+    try:
+        if where.is_file():
+            return
+        what = "is a folder, not a file" if where.is_dir() else "does not exist"
+    except OSError as error:  # too long a name, a folder that may not be looked into
+        what = f"cannot be read: {error.strerror}"
+    yield Diagnostic(f"the file {file!r} {what}", mark, f"looked for {where}")
+
+
+def _is_folder(where: Path) -> bool:
+    try:
+        return where.is_dir()
+    except OSError:
+        return False
+
+
+def _check_symbol(symbol: Symbol, look: Look, mark: Mark) -> Iterator[Diagnostic]:
     try:
         look.check_symbol(symbol.module, symbol.name)
     except LookupError as error:
         message, *candidates = error.args
-        yield Diagnostic(message, mark, suggest(symbol.name, tuple(candidates)))  # type: ignore[arg-type]
-    except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
-        yield Diagnostic(describe_broken_module(symbol.module, error), mark)  # type: ignore[arg-type]
+        yield Diagnostic(message, mark, _hint(symbol.name, tuple(candidates)))
+    except (OSError, SyntaxError, ValueError) as error:
+        yield Diagnostic(describe_broken_module(symbol.module, error), mark)
 
 
 def describe_broken_module(module: str, error: Exception) -> str:
@@ -195,15 +236,25 @@ def _foresee(
         step = workflow.steps[name]
         inputs = {link.text: facts[link.source] for link in links[name] if link.source in facts}
         exam = Examination(inputs, look)
-        outputs = step.spec.examine(exam)
+        try:
+            outputs = step.spec.examine(exam)
+        except OSError as error:  # a file that went away or may not be read
+            exam.problem(f"cannot look at {error.filename}: {error.strerror}" if error.strerror else str(error))
+            outputs = {}
         facts |= {f"{name}.{output}": fact for output, fact in outputs.items()}
         for problem in exam.problems:
             yield _place(problem, name, workflow)
 
 
 def _place(problem: Problem, step: str, workflow: Workflow) -> Diagnostic:
-    hint = suggest(problem.name, problem.candidates) if problem.name else None
     where = ("steps", step, *problem.path)
     document = workflow.document
-    mark = document.key_mark(where) if problem.name and where in document.key_marks else document.mark(where)
-    return Diagnostic(problem.message, mark, hint)
+    is_about_key = problem.name is not None and where[-1] == problem.name and where in document.key_marks
+    mark = document.key_mark(where) if is_about_key or not problem.path else document.mark(where)
+    return Diagnostic(problem.message, mark, _hint(problem.name, problem.candidates))
+
+
+def _hint(name: str | None, candidates: tuple[str, ...]) -> str | None:
+    """Suggest a near name, or list the names if they are few."""
+    few = f"there are {', '.join(candidates)}" if 1 < len(candidates) <= _FEW else None
+    return (suggest(name, candidates) if name else None) or few

@@ -133,6 +133,7 @@ def worker_environment(gpus: tuple[str, ...]) -> dict[str, str]:
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",  # what a step printed is in its log even if the process crashes
         "PYTHONUTF8": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path(os.environ.get("TMPDIR", "/tmp"), "kflow-matplotlib"))),  # noqa: S108  fonts only

@@ -128,7 +128,8 @@ class StepContext:
 class StepSpec(BaseModel):
     """A step as the workflow says it; a subclass is a kind."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # Defaults are validated like any value, so that leaving one out and writing it down is the same.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     kind: ClassVar[str]
     version: ClassVar[int]
@@ -204,7 +205,9 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     {'a': ('X', 1)}
     """
     if isinstance(value, BaseModel):
-        return value.model_copy(update={name: map_texts(getattr(value, name), change) for name in value.model_fields_set})
+        return value.model_copy(
+            update={name: map_texts(getattr(value, name), change) for name in value.model_fields_set}
+        )
     if isinstance(value, Compound):
         return value.read(map_texts(value.parts(), change))
     if isinstance(value, Mapping):

@@ -1,9 +1,11 @@
 """The JSON Schema of workflow files: completion, hover text and error marks in an editor."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from kflow.spec.base import StepSpec
+from kflow.spec.calls import FAMILY_KEY, call_schema, keras_names
 from kflow.spec.references import STEP_NAME
 from kflow.spec.workflow import Header
 
@@ -11,6 +13,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # Anywhere a value stands, a param or an environment variable may stand for it.
 _PLACEHOLDER = {"type": "string", "pattern": r"\$\{(params|env)\.[A-Za-z_][\w.-]*\}"}
+_REF = "#/$defs/"
 
 
 def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
@@ -26,13 +29,20 @@ def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
     dict
         A JSON Schema, draft 2020-12.
     """
-    definitions: dict[str, Any] = {}
+    definitions: dict[str, Any] = {"placeholder": _PLACEHOLDER}
     steps = []
     for name in kinds:
-        schema = kinds[name].model_json_schema(ref_template="#/$defs/{model}")
-        definitions |= schema.pop("$defs", {})
-        definitions[f"step_{name}"] = _step_schema(name, schema, kinds[name])
-        steps.append({"if": _has_kind(name), "then": {"$ref": f"#/$defs/step_{name}"}})
+        schema = kinds[name].model_json_schema(ref_template=f"{_REF}{name}_{{model}}")
+        for model, definition in schema.pop("$defs", {}).items():
+            definitions[f"{name}_{model}"] = _open(definition)
+        definitions[name] = _step_schema(name, _open(schema), kinds[name])
+        steps.append({"if": _has_kind(name), "then": {"$ref": f"{_REF}{name}"}})
+    for family, names in keras_names().items():
+        definitions[f"keras_{family}"] = call_schema(tuple(names))
+    return {**_header_schema(kinds, steps), "$defs": _used(definitions)}
+
+
+def _header_schema(kinds: Mapping[str, type[StepSpec]], steps: list[dict[str, Any]]) -> dict[str, Any]:
     header = Header.model_json_schema()
     manuals = {name: kinds[name].manual().partition("\n")[0] for name in kinds}
     header["properties"]["steps"] = {
@@ -49,7 +59,7 @@ def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
             "allOf": steps,
         },
     }
-    return {"$schema": DIALECT, "title": "kflow workflow", **header, "$defs": definitions}
+    return {"$schema": DIALECT, **header, "title": "kflow workflow", "description": "A workflow of kflow."}
 
 
 def _has_kind(name: str) -> dict[str, Any]:
@@ -57,18 +67,46 @@ def _has_kind(name: str) -> dict[str, Any]:
 
 
 def _step_schema(name: str, schema: dict[str, Any], kind: type[StepSpec]) -> dict[str, Any]:
-    fields = {field: _allow_placeholder(value) for field, value in schema["properties"].items()}
     return {
         "description": kind.manual(),
         "type": "object",
-        "properties": {"kind": {"const": name}, **fields},
+        "properties": {"kind": {"const": name, "description": "What the step does."}, **schema["properties"]},
         "required": ["kind", *schema.get("required", [])],
         "additionalProperties": False,
     }
 
 
-def _allow_placeholder(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let ``${params.x}`` stand for a field; the description stays where editors look for it."""
-    kept = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+def _open(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a param stand for every value inside a schema, and give the calls of Keras their names."""
+    result = dict(schema)
+    if "properties" in result:
+        result["properties"] = {name: _or_placeholder(value) for name, value in result["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(result.get(key), dict):
+            result[key] = _or_placeholder(result[key])
+    if "anyOf" in result:
+        result["anyOf"] = [_open(each) for each in result["anyOf"]]
+    if FAMILY_KEY in result:
+        return {"$ref": f"{_REF}keras_{result.pop(FAMILY_KEY)}", **result}
+    return result
+
+
+def _or_placeholder(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let ``${params.x}`` stand for a value; the description stays where editors look for it."""
+    kept = {key: schema[key] for key in _KEPT if key in schema}
     rest = {key: value for key, value in schema.items() if key not in kept}
-    return {**kept, "anyOf": [rest, _PLACEHOLDER]}
+    if not rest or rest == {"type": "string"}:
+        return schema
+    choices = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
+    return {**kept, "anyOf": [*map(_open, choices), {"$ref": f"{_REF}placeholder"}]}
+
+
+_KEPT = ("title", "description", "default")
+
+
+def _used(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the families of Keras that no field takes."""
+    text = json.dumps({name: each for name, each in definitions.items() if not name.startswith("keras_")})
+    return {
+        name: each for name, each in definitions.items() if not name.startswith("keras_") or f'{_REF}{name}"' in text
+    }

@@ -1,13 +1,23 @@
 """A workflow and its steps, as typed values."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from kflow.document import Document
 from kflow.spec.base import StepSpec
+from kflow.spec.types import expected
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise expected("a name of letters, digits, '.', '_' and '-'")
+    return name
 
 
 class Header(BaseModel):
@@ -16,8 +26,9 @@ class Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kflow: Literal[1] = Field(description="The version of the workflow language.")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        description="The name of the experiment: letters, digits, '.', '_' and '-'."
+    name: Annotated[str, AfterValidator(_check_name)] = Field(
+        description="The name of the experiment: letters, digits, '.', '_' and '-'.",
+        json_schema_extra={"pattern": _NAME},
     )
     description: str | None = Field(default=None, description="A note for the reader.")
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(

@@ -12,13 +12,14 @@ from kflow.store import durable
 
 def test_text_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     """The folder holds the one file, with the new text as UTF-8."""
-    path = tmp_path / "a.json"
+    path = tmp_path / "here" / "a.json"
+    path.parent.mkdir()
     path.write_text("old")
 
     durable.write_text(path, "né\n")
 
     assert path.read_bytes() == b"n\xc3\xa9\n"
-    assert os.listdir(tmp_path).count("a.json") == len([p for p in tmp_path.iterdir() if p.is_file()])
+    assert os.listdir(path.parent) == ["a.json"]
 
 
 def test_a_full_disk_leaves_the_old_text(tmp_path: Path) -> None:

@@ -75,10 +75,12 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
     write_digits = runpy.run_path(str(SCRIPT))["write_digits"]
     with h5py.File(DATA / "digits.h5") as file:
         images, labels = file["images"][:], file["labels"][:]
+    again = tmp_path / "to" / "again.h5"
+    again.parent.mkdir()
 
-    write_digits(tmp_path / "again.h5", images, labels)
-    assert (tmp_path / "again.h5").read_bytes() == (DATA / "digits.h5").read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["again.h5"]
+    write_digits(again, images, labels)
+    assert again.read_bytes() == (DATA / "digits.h5").read_bytes()
+    assert list(again.parent.iterdir()) == [again]
 
 
 def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path) -> None:
@@ -87,10 +89,12 @@ def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path) -> None:
         "import runpy, sys; sys.modules['sklearn'] = None; sys.argv = sys.argv[1:]; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    command = [sys.executable, "-c", hide, str(SCRIPT), "--output", str(tmp_path / "digits.h5")]
+    output = tmp_path / "to" / "digits.h5"
+    output.parent.mkdir()
+    command = [sys.executable, "-c", hide, str(SCRIPT), "--output", str(output)]
 
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "sklearn" in result.stderr
     assert "pip install scikit-learn h5py" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(output.parent.iterdir()) == []

@@ -1,0 +1,460 @@
+"""A run from the outside: what is done, what is reused, and what is left when it is stopped, starved or broken."""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MakeFolder = Callable[..., Any]
+Spy = Callable[[], dict[str, set[str]]]
+
+# Its last step calls a function of the user's; 'block' is a few labels.
+WITH_CODE = """
+kflow: 1
+name: coded
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  labels: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9}
+  y: {kind: encode_labels, y: "${labels}", num_classes: 10}
+  changed: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: user.py:change}
+  after: {kind: normalize, x: "${changed}", axis: 0}
+"""
+
+# Waits until it is killed, unless there is a file 'go'.
+WAITING = """
+import os, time
+from pathlib import Path
+
+here = Path(__file__).parent
+
+def change(block):
+    (here / "draft").write_text(str(os.getpid()))
+    (here / "draft").rename(here / "pid")
+    while not (here / "go").exists():
+        time.sleep(0.05)
+    return block + 1
+"""
+
+
+def wait_for(path: Path) -> str:
+    """Return the text of a file as soon as it is there."""
+    for _ in range(600):
+        if path.exists():
+            return path.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process ends within ten seconds; one that nobody has waited for yet counts as ended."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# --- reuse ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing(make_folder: MakeFolder, spy: Spy) -> None:
+    """Everything is reused, no worker is started, and nothing heavy is imported."""
+    folder = make_folder()
+    first = folder.kflow("run", "w.yaml")
+    started = spy()
+    second = folder.kflow("run", "w.yaml")
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert started.keys() >= {"kflow", "kflow.run.worker"}
+    assert spy() == {"kflow": set()}
+    assert set(folder.statuses().values()) == {"reused"}
+    assert not list((folder.path.parent / "store" / "runs" / folder.records()[0].id / "logs").iterdir())
+
+
+def test_a_changed_param_runs_again_what_hangs_on_it(make_folder: MakeFolder) -> None:
+    """And nothing else; the reason names old and new value, in the plan as in the record."""
+    folder = make_folder()
+    folder.kflow("run", "w.yaml")
+    plan = folder.kflow("plan", "w.yaml", "--set", "order=1").stdout
+    folder.kflow("run", "w.yaml", "--set", "order=1")
+
+    assert folder.statuses() == {"digits": "reused", "x": "reused", "labels": "reused", "y": "reused", "unit": "run"}
+    assert folder.records()[0].steps["unit"].reason == "order: 2 -> 1"
+    assert "order: 2 -> 1" in plan
+    assert "1 to run, 4 to reuse" in plan
+
+    folder.kflow("run", "w.yaml", "--set", "rows=50")
+    assert folder.statuses() == {"digits": "reused", "x": "run", "labels": "run", "y": "run", "unit": "run"}
+
+
+def test_equal_bytes_upstream_stop_the_cascade(make_folder: MakeFolder) -> None:
+    """A step that runs again and gives the same does not run its followers again."""
+    folder = make_folder(WITH_CODE, {"user.py": "def change(block):\n    return block + 1\n"})
+    folder.kflow("run", "w.yaml")
+    folder.write("user.py", "def change(block):\n    return 1 + block\n")
+    plan = folder.kflow("plan", "w.yaml").stdout
+    folder.kflow("run", "w.yaml")
+
+    assert re.search(r"run +changed .*code user.py changed", plan)
+    assert re.search(r"wait +after .*waits for changed", plan)
+    assert folder.statuses() == {
+        "digits": "reused",
+        "labels": "reused",
+        "y": "reused",
+        "changed": "run",
+        "after": "reused",
+    }
+
+
+TRAINED = """
+kflow: 1
+name: trained
+params: {epochs: 1}
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 64, normalizer: {scale: 0.0625}}
+  labels: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 64}
+  y: {kind: encode_labels, y: "${labels}", num_classes: 10}
+  custom: {kind: register_objects, objects: {Squash: layers.py:squash}}
+  model:
+    kind: build_model
+    layers: [Input: {shape: [8, 8, 1]}, Flatten, Dense: {units: 4, activation: Squash}, Dense: {units: 10, activation: softmax}]
+    objects: ${custom}
+  plain: {kind: build_model, layers: [Input: {shape: [3]}, Dense: {units: 2}]}
+  fit: {kind: train, model: "${model}", x: "${x}", y: "${y}", loss: categorical_crossentropy, metrics: [accuracy],
+        epochs: "${params.epochs}", batch_size: 32, objects: "${custom}"}
+  test: {kind: evaluate, model: "${fit.model}", x: "${x}", y: "${y}", objects: "${custom}"}
+  save: {kind: save_model, model: "${plain}", filepath: results/plain.keras}
+"""
+LAYERS = "from middle import twice\n\ndef squash(x):\n    return twice(x) / 3\n"
+MIDDLE = "from far import factor\n\ndef twice(x):\n    return x * factor\n"
+
+
+def test_a_training_and_what_makes_it_run_again(make_folder: MakeFolder, spy: Spy) -> None:
+    """Epochs touch the training; a custom object, also by a module two imports away, touches those that take it."""
+    folder = make_folder(TRAINED, {"layers.py": LAYERS, "middle.py": MIDDLE, "far.py": "factor = 2\n"})
+    first = folder.kflow("run", "w.yaml")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert re.search(r"epoch 1/1  .*accuracy", first.stdout)
+    assert {"accuracy", "loss"} <= folder.records()[0].metrics["test"].keys()
+    spy()
+
+    # A file that the user asked for is put back when it is gone or changed, without any work.
+    saved = folder.path / "results" / "plain.keras"
+    content = saved.read_bytes()
+    saved.unlink()
+    folder.kflow("run", "w.yaml")
+    assert saved.read_bytes() == content
+    saved.write_bytes(b"changed")
+    folder.kflow("run", "w.yaml")
+    assert saved.read_bytes() == content
+    assert spy() == {"kflow": set()}
+    assert set(folder.statuses().values()) == {"reused"}
+
+    # More epochs.
+    assert folder.kflow("run", "w.yaml", "--set", "epochs=2").returncode == 0
+    again = {name for name, status in folder.statuses().items() if status == "run"}
+    assert again == {"fit", "test"}
+    assert folder.records()[0].steps["fit"].reason == "epochs: 1 -> 2"
+
+    # The body of the custom object, and of what it calls: every consumer, and no one else.
+    for name, text in (("layers.py", LAYERS.replace("/ 3", "/ 4")), ("far.py", "factor = 5\n")):
+        before = (folder.path / name).read_text()
+        folder.write(name, text)
+        plan = folder.kflow("plan", "w.yaml").stdout
+        assert re.search(rf"run +custom .*code {name} changed", plan)
+        assert set(re.findall(r"^reuse +(\w+)", plan, re.MULTILINE)) == {"x", "labels", "y", "plain", "save"}
+        folder.write(name, before)
+    folder.write("far.py", "factor = 5\n")
+    assert folder.kflow("run", "w.yaml").returncode == 0
+    again = {name for name, status in folder.statuses().items() if status == "run"}
+    assert again == {"custom", "model", "fit", "test"}
+
+
+# --- stopped -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_says_so_and_is_continued(make_folder: MakeFolder, number: int) -> None:
+    """Exit code 130, no process left, the finished steps kept; the next run does the rest."""
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    runner = folder.start("run", "w.yaml")
+    worker = int(wait_for(folder.path / "pid"))
+    runner.send_signal(number)
+    out, err = runner.communicate(timeout=60)
+
+    assert runner.returncode == 130
+    assert "interrupted; 'kflow run' continues from the last finished step" in err
+    assert "Traceback" not in out + err
+    assert is_gone(worker)
+    assert folder.records()[0].status == "interrupted"
+    done = {"digits": "run", "labels": "run", "y": "run"}
+    assert folder.statuses() == {**done, "changed": "interrupted", "after": "not run"}
+    assert not list((folder.path.parent / "store" / "tmp").iterdir())
+
+    folder.write("go", "")
+    assert folder.kflow("run", "w.yaml").returncode == 0
+    assert folder.statuses() == {**dict.fromkeys(done, "reused"), "changed": "run", "after": "run"}
+
+
+def test_a_killed_runner_leaves_no_worker(make_folder: MakeFolder) -> None:
+    """After SIGKILL the worker ends by itself, the record says 'running', and the next run continues."""
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    runner = folder.start("run", "w.yaml")
+    worker = int(wait_for(folder.path / "pid"))
+    assert folder.records()[0].status == "running"
+    assert folder.statuses()["y"] == "run"
+    runner.kill()
+    runner.communicate(timeout=60)
+
+    assert is_gone(worker)
+    folder.write("go", "")
+    assert folder.kflow("run", "w.yaml").returncode == 0
+    assert folder.statuses()["y"] == "reused"
+
+
+def test_sigterm_stops_a_run_that_is_process_1(make_folder: MakeFolder) -> None:
+    """As in a container, where the kernel ignores a signal that nobody handles.
+
+    Where namespaces are not permitted the run is no process 1, and the rest must hold all the same.
+    """
+    prefix = ("unshare", "--pid", "--fork")
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        prefix = ()
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    outer = folder.start("run", "w.yaml", prefix=prefix)
+    wait_for(folder.path / "pid")
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    os.kill(int(children[0]) if prefix else outer.pid, signal.SIGTERM)
+    outer.communicate(timeout=60)
+
+    assert outer.returncode == 130
+    assert folder.records()[0].status == "interrupted"
+
+
+# --- failed --------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_step_is_told_with_place_cause_and_log(make_folder: MakeFolder) -> None:
+    """No traceback unless it is asked for; the log has it; what was finished is kept."""
+    folder = make_folder(WITH_CODE, {"user.py": "def change(block):\n    raise RuntimeError('no luck today')\n"})
+    failed = folder.kflow("run", "w.yaml")
+
+    assert failed.returncode == 1
+    assert "w.yaml:8:3: step 'changed' (slice_hdf5) failed: RuntimeError: no luck today" in failed.stdout
+    assert "Traceback" not in failed.stdout + failed.stderr
+    log = re.search(r"the full log is in (.*)", failed.stdout)
+    assert log is not None
+    assert "no luck today" in Path(folder.path, log[1]).read_text()
+    record = folder.records()[0]
+    assert record.steps["changed"].error == "RuntimeError: no luck today"
+    assert (record.status, record.steps["y"].status, record.steps["after"].status) == ("failed", "run", "not run")
+
+    debugged = folder.kflow("run", "w.yaml", "--debug")
+    assert "Traceback (most recent call last)" in debugged.stdout
+    assert folder.statuses()["y"] == "reused"
+
+
+def test_a_killed_worker_is_told_as_that(make_folder: MakeFolder) -> None:
+    """As when the machine runs out of memory."""
+    code = "import os, signal\ndef change(block):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    failed = make_folder(WITH_CODE, {"user.py": code}).kflow("run", "w.yaml")
+
+    assert failed.returncode == 1
+    assert "step 'changed' (slice_hdf5) failed: the worker process was killed" in failed.stdout
+
+
+def test_labels_out_of_range(make_folder: MakeFolder) -> None:
+    """Found when the labels are read; what was finished is kept."""
+    folder = make_folder()
+    failed = folder.kflow("run", "w.yaml", "--set", "classes=5")
+
+    assert failed.returncode == 1
+    assert re.search(r"w.yaml:\d+:3: step 'y' \(encode_labels\) failed: .*5", failed.stdout)
+    assert folder.statuses()["labels"] == "run"
+
+
+def test_a_last_layer_that_does_not_fit(make_folder: MakeFolder) -> None:
+    """Found by Keras, where validation cannot see into a function of the user's."""
+    workflow = TRAINED.partition("  custom:")[0] + (
+        '  model: {kind: build_model, function: "models.py:build"}\n'
+        '  fit: {kind: train, model: "${model}", x: "${x}", y: "${y}", loss: categorical_crossentropy}\n'
+    )
+    code = "import keras\n\ndef build():\n    return keras.Sequential([keras.Input((8, 8, 1)), "
+    code += "keras.layers.Flatten(), keras.layers.Dense(3, activation='softmax')])\n"
+    folder = make_folder(workflow, {"models.py": code})
+    failed = folder.kflow("run", "w.yaml")
+
+    assert failed.returncode == 1
+    assert re.search(r"step 'fit' \(train\) failed: .*shape", failed.stdout)
+    assert (folder.statuses()["model"], folder.statuses()["fit"]) == ("run", "failed")
+
+
+def test_bad_input_writes_nothing(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Exit code 2, and neither a store nor a result appears."""
+    folder = make_folder("kflow: 1\nname: bad\nsteps:\n  x: {kind: fetch, origin: none.h5}\n")
+    before = sorted(folder.path.iterdir())
+    wrong = folder.kflow("run", "w.yaml")
+
+    assert wrong.returncode == 2
+    assert "w.yaml:4:27: the file 'none.h5' does not exist" in wrong.stderr
+    assert sorted(folder.path.iterdir()) == before
+    assert not (tmp_path / "store").exists()
+
+
+# --- the store -----------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_made(make_folder: MakeFolder) -> None:
+    """The message names it; this holds for root too, whom no permission stops."""
+    failed = make_folder().kflow("run", "w.yaml", "--store", "/proc/kflow")
+
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("the store /proc/kflow cannot be written: ")
+
+
+@pytest.mark.parametrize(("limit", "message"), [(1000, "record.json"), (16_000, "step 'unit' (normalize) failed: ")])
+def test_a_disk_that_takes_no_more(make_folder: MakeFolder, limit: int, message: str) -> None:
+    """A clear message, whether it is the record or a result that does not fit; the store stays valid."""
+    folder = make_folder()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        failed = folder.kflow("run", "w.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert failed.returncode == 1
+    assert message in failed.stdout + failed.stderr
+    assert "File too large" in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert "bug" not in failed.stderr
+    assert folder.kflow("run", "w.yaml").returncode == 0
+
+
+def test_a_result_that_cannot_be_put_in_place(make_folder: MakeFolder) -> None:
+    """The message names the place, not the file that was written beside it."""
+    folder = make_folder("kflow: 1\nname: a\nsteps:\n  m: {kind: build_model, layers: [Input: {shape: [2]}]}\n")
+    workflow = TRAINED.partition("  x:")[0] + TRAINED[TRAINED.index("  plain:") : TRAINED.index("  fit:")]
+    folder.write("w.yaml", workflow + TRAINED[TRAINED.index("  save:") :])
+    (folder.path / "results" / "plain.keras").mkdir(parents=True)
+    failed = folder.kflow("run", "w.yaml")
+
+    assert failed.returncode == 1
+    assert failed.stderr == f"{folder.path}/results/plain.keras: Is a directory\n"
+    assert folder.records()[0].status == "failed"
+
+
+def test_two_runners_at_once(make_folder: MakeFolder) -> None:
+    """Both end right, and the slow step is done once."""
+    code = "import time\nfrom pathlib import Path\ndef change(block):\n"
+    code += "    with (Path(__file__).parent / 'calls').open('a') as f:\n        f.write('x\\n')\n"
+    code += "    time.sleep(1)\n    return block\n"
+    folder = make_folder(WITH_CODE, {"user.py": code})
+    alone = make_folder(WITH_CODE, {"user.py": code}, name="alone")
+    alone.kflow("run", "w.yaml", "--store", "elsewhere")
+    both = [folder.start("run", "w.yaml") for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], ends
+    first, second = folder.records()
+    assert first.steps["after"].outputs == second.steps["after"].outputs
+    assert (folder.path / "calls").read_text() == (alone.path / "calls").read_text()
+
+
+def test_a_damaged_entry_is_redone(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It is a miss in the plan, and set aside by the run."""
+    folder = make_folder()
+    folder.kflow("run", "w.yaml")
+    (array,) = (tmp_path / "store" / "entries").rglob("*.npy")
+    digest = folder.records()[0].steps["unit"].outputs["array"].digest
+    os.truncate(array, 100)
+
+    assert "its result is not in the store" in folder.kflow("plan", "w.yaml").stdout
+    assert folder.kflow("run", "w.yaml").returncode == 0
+    assert folder.statuses()["unit"] == "run"
+    assert folder.records()[0].steps["unit"].outputs["array"].digest == digest
+    assert len(list((tmp_path / "store" / "damaged").iterdir())) == 1
+
+
+def test_a_moved_folder_computes_nothing_again(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views on its data are made anew, with the same digests, so what was computed from them is reused."""
+    folder = make_folder()
+    monkeypatch.setenv("KFLOW_STORE", str(folder.path / ".kflow"))
+    folder.kflow("run", "w.yaml")
+    before = {name: step.outputs for name, step in folder.records()[0].steps.items()}
+    moved = type(folder)(folder.path.with_name("there"))
+    shutil.copytree(folder.path, moved.path)
+    shutil.rmtree(folder.path)
+    monkeypatch.setenv("KFLOW_STORE", str(moved.path / ".kflow"))
+
+    assert moved.kflow("run", "w.yaml").returncode == 0
+    assert moved.statuses()["unit"] == "reused"
+    assert {name: step.outputs for name, step in moved.records()[0].steps.items()} == before
+
+
+# --- surroundings --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that every user may write to; the parents of tmp_path are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_a_user_without_name_and_home(make_folder: MakeFolder, open_folder: Path) -> None:
+    """As in a container with an arbitrary uid; where this test may not change its uid, only HOME is gone."""
+    prefix = ("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups")
+    if subprocess.run([*prefix, sys.executable, "-c", ""], capture_output=True, check=False).returncode != 0:
+        prefix = ()
+    made = make_folder()
+    folder = type(made)(open_folder / "w")
+    shutil.copytree(made.path, folder.path)
+    folder.path.chmod(0o777)
+    environ = {"KFLOW_STORE": str(folder.path / ".kflow")}
+    process = folder.start("run", "w.yaml", prefix=prefix, **environ)
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 0, out + err
+    assert "light succeeded" in out
+
+
+def test_a_path_with_blank_and_quotes_and_a_locale_without_utf8(make_folder: MakeFolder) -> None:
+    """Names are shown as well as the terminal can, and nothing fails for them."""
+    folder = make_folder(name="it's a \"näme\"")
+    environ = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "KFLOW_STORE": str(folder.path / "the store ä")}
+    done = folder.kflow("run", "w.yaml", **environ)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the store \\xe4" in done.stdout
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_run(make_folder: MakeFolder) -> None:
+    """``kflow run FILE | head -1`` runs to the end, and complains about nothing."""
+    folder = make_folder()
+    runner = folder.start("run", "w.yaml")
+    assert runner.stdout is not None
+    assert runner.stderr is not None
+    runner.stdout.readline()
+    runner.stdout.close()
+
+    assert runner.stderr.read() == ""
+    assert runner.wait(60) == 0
+    runner.stderr.close()
+    assert folder.records()[0].status == "succeeded"
