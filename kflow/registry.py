@@ -49,7 +49,7 @@ class Registry(Mapping[str, type[StepSpec]]):
         point = self._third_party[name]
         try:
             kind = point.load()
-        except Exception as error:  # noqa: BLE001  a foreign module can raise anything
+        except Exception as error:
             message = f"the kind {name!r} of {_origin(point)} cannot be imported: {error}"
             raise UsageError(message) from error
         if not (isinstance(kind, type) and issubclass(kind, StepSpec) and getattr(kind, "kind", None) == name):

@@ -20,9 +20,7 @@ _BLOCK = 16_384  # labels encoded at a time, so that the positions stay in the p
 _WIDE = 64  # from this many columns on, BLAS dot products beat einsum, and are more precise
 
 
-def to_categorical(
-    y: ArrayLike, num_classes: int | None = None, dtype: DTypeLike = "float32"
-) -> NDArray[Any]:
+def to_categorical(y: ArrayLike, num_classes: int | None = None, dtype: DTypeLike = "float32") -> NDArray[Any]:
     """Encode class labels as one-hot rows.
 
     Parameters
@@ -98,13 +96,12 @@ def _whole_numbers(y: NDArray[Any]) -> NDArray[Any]:
 def _parsed(y: NDArray[Any]) -> NDArray[np.float64]:
     """Return labels given as strings or Python objects as floats."""
     parsed = np.empty(y.shape, np.float64)
-    for where, label in np.ndenumerate(y):
+    for where, label in np.ndenumerate(y.astype(object)):
         try:
             parsed[where] = float(label)
         except (TypeError, ValueError):
             msg = (
-                f"label {label!r} at index {_short(where)} is not a number; give each class a number, "
-                "from 0 on, first"
+                f"label {label!r} at index {_short(where)} is not a number; give each class a number, from 0 on, first"
             )
             raise ValueError(msg) from None
     return parsed

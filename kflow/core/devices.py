@@ -94,9 +94,7 @@ def _present_gpus(root: Path) -> list[str]:
 
 def _read_uuid(information: Path) -> str:
     """Read the line "GPU UUID: GPU-..." of the driver's description of one GPU."""
-    found = re.search(
-        r"^GPU UUID:\s*(GPU-[0-9A-Fa-f-]+)", information.read_text(errors="replace"), re.MULTILINE
-    )
+    found = re.search(r"^GPU UUID:\s*(GPU-[0-9A-Fa-f-]+)", information.read_text(errors="replace"), re.MULTILINE)
     return found[1] if found else ""
 
 
@@ -171,8 +169,8 @@ def multi_gpu_model(
     >>> parallel = multi_gpu_model(template, gpus=2)  # doctest: +SKIP
     >>> parallel.compile("sgd", "mse")  # doctest: +SKIP
     """
-    import keras  # noqa: PLC0415 - loads TensorFlow
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    import keras
+    import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         msg = f"multi_gpu_model needs the TensorFlow backend; Keras runs on {keras.backend.backend()}"
@@ -185,9 +183,7 @@ def multi_gpu_model(
         clone.set_weights(model.get_weights())
         model = clone
     graph = _graph(model)
-    replicas = _layer_class()(
-        model, chosen, "CPU:0" if cpu_merge else chosen[0], name=f"{model.name}_replicas"
-    )
+    replicas = _layer_class()(model, chosen, "CPU:0" if cpu_merge else chosen[0], name=f"{model.name}_replicas")
     merged = keras.tree.flatten(replicas(graph.input))
     names = _distinct([output._keras_history.operation.name for output in graph.outputs])
     named = [keras.layers.Identity(name=name)(output) for name, output in zip(names, merged, strict=True)]
@@ -196,7 +192,7 @@ def multi_gpu_model(
 
 def _check_template(model: object) -> None:
     """Refuse what has no inputs to divide."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if not isinstance(model, keras.Model):
         msg = f"model is a {type(model).__name__}; multi_gpu_model takes a keras.Model"
@@ -211,7 +207,7 @@ def _check_template(model: object) -> None:
 
 def _graph(model: Any) -> Any:
     """Return the functional model inside a Sequential, whose `input` and `output` are its own."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     return model._functional if isinstance(model, keras.Sequential) else model
 
@@ -258,7 +254,7 @@ def _choose_gpus(gpus: int | Sequence[int] | None, there: Sequence[str]) -> tupl
 
 def _list_devices() -> list[str]:
     """List the devices that TensorFlow sees."""
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    import tensorflow as tf
 
     return [_shorten(device.name) for device in tf.config.list_logical_devices()]
 
@@ -273,9 +269,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     distinct: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in range(1, len(names) + 1))
-        distinct.append(
-            name if name not in distinct else next(new for new in numbered if new not in distinct)
-        )
+        distinct.append(name if name not in distinct else next(new for new in numbered if new not in distinct))
     return distinct
 
 
@@ -290,7 +284,7 @@ def __getattr__(name: str) -> Any:
 @cache
 def _layer_class() -> type:
     """Define and register the layer that runs the towers."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     @keras.saving.register_keras_serializable(package="kflow")
     class DataParallel(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -335,11 +329,9 @@ def _layer_class() -> type:
     return DataParallel
 
 
-def _run_towers(
-    model: Any, devices: Sequence[str], merge_device: str, inputs: Any, training: bool | None
-) -> Any:
+def _run_towers(model: Any, devices: Sequence[str], merge_device: str, inputs: Any, training: bool | None) -> Any:
     """Divide the inputs, run a tower on each device, and join the outputs in order."""
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    import tensorflow as tf
 
     outputs: Any = None
     parts = []
@@ -349,9 +341,7 @@ def _run_towers(
             share = tf.nest.map_structure(partial(_slice, begin=begin, size=tf.maximum(size, 1)), inputs)
         outputs = _run_tower(model, device, share, training)
         with tf.device(device):
-            parts.append(
-                [_slice(x, 0, tf.where(size > 0, tf.shape(x)[0], 0)) for x in tf.nest.flatten(outputs)]
-            )
+            parts.append([_slice(x, 0, tf.where(size > 0, tf.shape(x)[0], 0)) for x in tf.nest.flatten(outputs)])
     with tf.device(merge_device):
         merged = [tf.concat(pieces, axis=0) for pieces in zip(*parts, strict=True)]
     return tf.nest.pack_sequence_as(outputs, merged)
@@ -363,7 +353,7 @@ def _bounds(rows: Any, number: int, towers: int) -> tuple[Any, Any]:
     A tower without rows begins at the last row. It must compute something, since layers such as batch
     normalization turn no rows into NaN; its result is dropped.
     """
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    import tensorflow as tf
 
     size = rows // towers + tf.cast(number < rows % towers, rows.dtype)
     return tf.minimum(number * (rows // towers) + tf.minimum(number, rows % towers), rows - 1), size
@@ -380,7 +370,7 @@ def _run_tower(model: Any, device: str, inputs: Any, training: bool | None) -> A
     TensorFlow places what a gradient computes on the default device, wherever the forward operation was;
     a gradient of our own is the way to have it on the tower's.
     """
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    import tensorflow as tf
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def tower(*tensors: Any) -> Any:
@@ -389,11 +379,7 @@ def _run_tower(model: Any, device: str, inputs: Any, training: bool | None) -> A
             outputs = model(tf.nest.pack_sequence_as(inputs, tensors), training=training)
 
         def backward(*upstream: Any, variables: Sequence[Any] | None = None) -> Any:
-            pairs = [
-                pair
-                for pair in zip(tf.nest.flatten(outputs), upstream, strict=True)
-                if pair[0].dtype.is_floating
-            ]
+            pairs = [pair for pair in zip(tf.nest.flatten(outputs), upstream, strict=True) if pair[0].dtype.is_floating]
             targets, seeds = zip(*pairs, strict=True)
             floats = [index for index, tensor in enumerate(tensors) if tensor.dtype.is_floating]
             sources = [*(tensors[index] for index in floats), *(variables or ())]

@@ -5,55 +5,33 @@ way, brought to the disk and renamed. A lock file per name makes concurrent proc
 nothing becomes wrong where locks do not work, only slower.
 """
 
-import base64
 import contextlib
-import datetime as dt
-import email.utils
 import errno
 import fcntl
 import hashlib
-import http
-import http.client
-import io
 import itertools
 import os
 import re
 import secrets
 import shutil
-import socket
-import ssl
 import stat
 import string
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from kflow.core.archives import ArchiveError, merge_archive
+from kflow.core.archives import ArchiveError, merge_archive, short_name, sync
+from kflow.core.transport import MAX_PAUSE, DownloadError, Job, Progress, RetryError, local_path, receive, redact
 
-Progress = Callable[[int, int | None], None]
+__all__ = ["DownloadError", "HashMismatchError", "Progress", "file_digest", "get_file", "parse_digest", "redact"]
+
 MAX_SIZE = 20 * 2**30
 _LENGTHS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_BLOCK = 2**18
-_MAX_REDIRECTS = 10
-_MAX_PAUSE = 60.0  # seconds: a server that asks for more is not waited for
-_TOTAL_TIME = 24 * 3600.0
-_MIN_SPEED = 1024  # bytes a second
-_REDIRECTS = {301, 302, 303, 307, 308}
-_TRANSIENT = {408, 425, 429}
 
 
 class HashMismatchError(ValueError):
     """Bytes that came whole but are not those that the digest describes."""
-
-
-class DownloadError(OSError):
-    """A file that could not be fetched; the message never holds credentials or a query."""
 
 
 def get_file(  # noqa: PLR0917  the order of Keras 2.1
@@ -152,15 +130,14 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         msg = f"timeout and max_size must be above 0, retries and backoff at least 0, not {given}"
         raise ValueError(msg)
     place = _cache_path(fname, cache_dir, cache_subdir)
-    job = _Job(
+    job = Job(
         origin=os.fspath(origin),
-        local=_local_path(origin),
+        local=local_path(origin),
         target=place.with_name(place.name + ".tar.gz") if untar else place,
         digest=_wanted_digest(file_hash, md5_hash, hash_algorithm),
         progress=progress,
         timeout=timeout,
         max_size=max_size,
-        deadline=time.monotonic() + _TOTAL_TIME,
     )
     unpacks = not os.path.lexists(place) if untar else extract
     if unpacks or not _is_cached(job):  # a hit writes nothing, so that a read-only cache will do
@@ -244,55 +221,6 @@ def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
     return name, digits
 
 
-def redact(url: str) -> str:
-    """Return a URL without user, password, query and fragment, fit for messages; a path stays as it is.
-
-    Examples
-    --------
-    >>> redact("https://me:secret@example.org:8443/a.h5?token=1")
-    'https://example.org:8443/a.h5?...'
-    """
-    scheme = _SCHEME.match(url)
-    if scheme is None:
-        return url
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port  # not a number where a password holds a slash
-    except ValueError:
-        return f"{scheme[1]}:..."
-    if not parts.netloc and scheme[1].lower() != "file":
-        return f"{scheme[1]}:..."
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path
-    return shown + ("?..." if parts.query else "")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One file to fetch: from where, to where, and within which limits."""
-
-    origin: str
-    local: Path | None  # the origin, where it is no http URL
-    target: Path
-    digest: tuple[str, str] | None
-    progress: Progress | None
-    timeout: float
-    max_size: int
-    deadline: float
-
-    def failed(self, why: str) -> DownloadError:
-        return DownloadError(f"cannot fetch {redact(self.origin)}: {why}")
-
-
-class _RetryError(Exception):
-    """A failure that another try may mend, after a pause where the server names one."""
-
-    def __init__(self, error: DownloadError | HashMismatchError, pause: float | None = None) -> None:
-        super().__init__()
-        self.error = error
-        self.pause = pause
-
-
 # --- places -----------------------------------------------------------------------------------------------
 
 
@@ -313,29 +241,12 @@ def _cache_path(
         raise FileNotFoundError(errno.ENOENT, msg) from None
 
 
-def _local_path(origin: str | os.PathLike[str]) -> Path | None:
-    """Return the path that a local origin names, None for an http or https URL."""
-    if not isinstance(origin, str) or (scheme := _SCHEME.match(origin)) is None:
-        return Path(origin)
-    if scheme[1].lower() in ("http", "https"):
-        _check_url(origin)
-        return None
-    if scheme[1].lower() == "file":
-        parts = urllib.parse.urlsplit(origin)
-        if parts.netloc in ("", "localhost"):
-            return Path(urllib.parse.unquote(parts.path))
-    msg = f"cannot fetch {redact(origin)}: use an http, https or file URL of this machine, or a path (./a:b)"
-    raise ValueError(msg)
-
-
 def _beside(target: Path, suffix: str) -> Path:
     """Return a hidden sibling of a file, whose own name may be of any length."""
-    name = target.name
-    stem = name if len(os.fsencode(name)) <= 200 else hashlib.sha256(os.fsencode(name)).hexdigest()
-    return target.with_name(f".{stem}.{suffix}")
+    return target.with_name(f".{short_name(target.name)}.{suffix}")
 
 
-def _is_cached(job: _Job) -> bool:
+def _is_cached(job: Job) -> bool:
     """Say whether the file is there and right, refusing what is no file."""
     try:
         mode = job.target.lstat().st_mode
@@ -392,7 +303,7 @@ def _sweep(target: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _unpack(job: _Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool) -> None:
+def _unpack(job: Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool) -> None:
     """Unpack the file beside itself; forget a new one that nothing vouches for when it is damaged."""
     try:
         merge_archive(job.target, job.target.parent, archive_format, expect=expect)
@@ -405,7 +316,7 @@ def _unpack(job: _Job, archive_format: str | Sequence[str] | None, expect: str |
 # --- one download -----------------------------------------------------------------------------------------
 
 
-def _download(job: _Job, retries: int, backoff: float) -> None:
+def _download(job: Job, retries: int, backoff: float) -> None:
     """Put the right bytes in place, trying as often as is worth while."""
     if job.local is not None and job.target.exists() and job.target.samefile(job.local):
         msg = f"{job.target} is its own origin and has not the digest {_spelled(job.digest)}; correct one"
@@ -415,11 +326,12 @@ def _download(job: _Job, retries: int, backoff: float) -> None:
     mismatches = 0
     for attempt in itertools.count():
         try:
-            _receive(job) if job.local is None else _copy(job, job.local)
-        except _RetryError as fault:
+            with receive(job) as (blocks, total):
+                _store(job, blocks, total)
+        except RetryError as fault:
             mismatches += isinstance(fault.error, HashMismatchError)
             jitter = 0.5 + secrets.randbelow(501) / 1000
-            pause = min(backoff * 2**attempt * jitter, _MAX_PAUSE) if fault.pause is None else fault.pause
+            pause = min(backoff * 2**attempt * jitter, MAX_PAUSE) if fault.pause is None else fault.pause
             in_time = time.monotonic() + pause < job.deadline
             if job.local is not None or attempt >= retries or mismatches > 1 or not in_time:
                 raise type(fault.error)(f"{fault.error} (tries made: {attempt + 1})") from None
@@ -428,23 +340,7 @@ def _download(job: _Job, retries: int, backoff: float) -> None:
             return
 
 
-def _copy(job: _Job, source: Path) -> None:
-    """Store a local file."""
-    with source.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise job.failed("it is not a regular file")
-        _store(job, iter(lambda: file.read(_BLOCK), b""), status.st_size)
-
-
-def _receive(job: _Job) -> None:
-    """Store the body of an http answer."""
-    with contextlib.closing(_open(job)) as response:
-        total = _declared_size(job, response)
-        _store(job, _body(job, response, total), total)
-
-
-def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
+def _store(job: Job, blocks: Iterator[bytes], total: int | None) -> None:
     """Write blocks to a temporary file, verify it, and rename it to the target."""
     if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
         raise job.failed(f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk")
@@ -469,17 +365,17 @@ def _store(job: _Job, blocks: Iterator[bytes], total: int | None) -> None:
         try:
             path.replace(job.target)
         except FileNotFoundError:  # swept by a process that could lock as well (NFS)
-            raise _RetryError(job.failed("another process removed the temporary file")) from None
-    _sync(job.target.parent)
+            raise RetryError(job.failed("another process removed the temporary file")) from None
+    sync(job.target.parent)
     if job.progress is not None:
         job.progress(done, total)
 
 
-def _verify(job: _Job, got: str, size: int, head: bytes) -> None:
+def _verify(job: Job, got: str, size: int, head: bytes) -> None:
     """Refuse bytes that are not those of the digest and, where there is none, an empty body."""
     if job.digest is None:
         if not size and job.local is None:
-            raise _RetryError(job.failed("its body is empty; give file_hash if it has to be"))
+            raise RetryError(job.failed("its body is empty; give file_hash if it has to be"))
         return
     if got != job.digest[1]:
         looks = head.lstrip()[:9].lower()
@@ -490,7 +386,7 @@ def _verify(job: _Job, got: str, size: int, head: bytes) -> None:
             f"({size:,} bytes{', which look like an HTML page' if is_page else ''}). The file was not kept; "
             "correct file_hash or the origin."
         )
-        raise _RetryError(HashMismatchError(msg))
+        raise RetryError(HashMismatchError(msg))
 
 
 def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) -> tuple[str, str] | None:
@@ -515,244 +411,3 @@ def _new_hash(algorithm: str) -> "hashlib._Hash":
         msg = f"unknown hash algorithm {algorithm!r}; use one of {names}"
         raise ValueError(msg)
     return started
-
-
-def _sync(folder: Path) -> None:
-    """Bring a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# --- http -------------------------------------------------------------------------------------------------
-
-
-def _check_url(url: str) -> urllib.parse.SplitResult:
-    """Split an http URL, refusing what servers and clients read differently."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_good = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
-    except ValueError:
-        is_good = False
-    if not is_good or any(char <= " " or char == "\x7f" for char in url):
-        msg = f"{redact(url)} is no valid URL; quote blanks and special characters in it (%20)"
-        raise ValueError(msg)
-    return parts
-
-
-def _site(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
-    """Return what credentials belong to: scheme, host and port."""
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _open(job: _Job) -> http.client.HTTPResponse:
-    """Ask for the file and follow redirects to an answer of status 200."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(), _HTTPHandler(), _HTTPSHandler()):
-        opener.add_handler(handler)
-    parts = first = _check_url(job.origin)
-    for _ in range(_MAX_REDIRECTS + 1):
-        headers = {"User-Agent": "kflow", "Accept": "*/*", "Accept-Encoding": "identity"}
-        if first.username is not None and _site(parts) == _site(first):
-            secret = f"{first.username}:{first.password or ''}"
-            headers["Authorization"] = "Basic " + base64.b64encode(urllib.parse.unquote_to_bytes(secret)).decode()
-        response = _ask(job, opener, parts, headers)
-        if response.status == 200:
-            return response
-        response.close()
-        if response.status not in _REDIRECTS:
-            raise _refused(job, response)
-        parts = _redirected(job, parts, response.headers.get("Location"))
-    raise job.failed(f"more than {_MAX_REDIRECTS} redirects")
-
-
-def _ask(
-    job: _Job, opener: urllib.request.OpenerDirector, parts: urllib.parse.SplitResult, headers: dict[str, str]
-) -> http.client.HTTPResponse:
-    """Send one request and read the headers of the answer."""
-    bare = parts._replace(
-        netloc=parts.netloc.rpartition("@")[2],
-        path=urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~"),
-        query=urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~?[]"),
-        fragment="",
-    )
-    try:
-        request = urllib.request.Request(bare.geturl(), headers=headers)  # noqa: S310  the scheme was checked
-        response = cast("http.client.HTTPResponse | None", opener.open(request, timeout=job.timeout))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _broken(job, error) from None  # its text may hold the URL
-    if response is None:
-        raise job.failed("the environment names a proxy of an unsupported kind; use an http proxy")
-    return response
-
-
-def _broken(job: _Job, error: Exception) -> Exception:
-    """Return what to raise for a connection that failed: another try, unless a certificate is bad."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return job.failed(f"its certificate was refused ({cause.verify_message}); see SSL_CERT_FILE")
-    if isinstance(cause, TimeoutError):
-        why = f"nothing, or less than {_MIN_SPEED} bytes a second, came for {job.timeout:g} s"
-    elif isinstance(cause, OSError):
-        why = cause.strerror or type(cause).__name__
-    elif isinstance(cause, http.client.IncompleteRead):
-        why = "the body was cut off"
-    else:
-        why = f"the answer is no valid HTTP ({type(cause).__name__})"
-    return _RetryError(job.failed(why))
-
-
-def _refused(job: _Job, response: http.client.HTTPResponse) -> Exception:
-    """Return what to raise for a status that brings no file."""
-    status = response.status
-    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "unknown"
-    error = job.failed(f"the server answered {status} ({phrase})")
-    if status not in _TRANSIENT and status < 500:
-        return error
-    pause = _retry_after(response.headers.get("Retry-After"))
-    if pause is not None and pause > _MAX_PAUSE:
-        return job.failed(f"the server answered {status} and asks to wait {pause:.0f} s; try again then")
-    return _RetryError(error, pause)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header: seconds or a date."""
-    if value is None or value.strip().isdecimal():
-        return None if value is None else float(value)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=dt.UTC)
-    return max(0.0, (when - dt.datetime.now(dt.UTC)).total_seconds())
-
-
-def _redirected(job: _Job, parts: urllib.parse.SplitResult, location: str | None) -> urllib.parse.SplitResult:
-    """Return where a redirect leads, if that is allowed."""
-    if not location:
-        raise job.failed("a redirect without a Location")
-    try:
-        following = _check_url(urllib.parse.urljoin(parts.geturl(), location))
-    except ValueError:
-        raise job.failed("a redirect to an invalid URL") from None
-    if following.scheme not in ("http", "https") or (parts.scheme, following.scheme) == ("https", "http"):
-        raise job.failed(f"a redirect from {parts.scheme} to {following.scheme} is not followed")
-    return following
-
-
-def _declared_size(job: _Job, response: http.client.HTTPResponse) -> int | None:
-    """Return the size that the headers declare, refusing what would change the bytes or is ambiguous."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding != "identity" and job.digest is None:  # with a digest, the bytes can be tried as they come
-        raise job.failed(f"the body is {encoding}-encoded although 'identity' was asked for; give file_hash")
-    if response.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
-        raise job.failed("the body comes in an unknown transfer encoding")
-    if "Transfer-Encoding" in response.headers:
-        return None
-    fields = response.headers.get_all("Content-Length", [])
-    sizes = {size.strip() for field in fields for size in field.split(",")}
-    if len(sizes) > 1 or not all(size.isdecimal() for size in sizes):
-        raise job.failed(f"its Content-Length cannot be right: {', '.join(sorted(sizes))}")
-    return int(sizes.pop()) if sizes else None
-
-
-def _body(job: _Job, response: http.client.HTTPResponse, total: int | None) -> Iterator[bytes]:
-    """Give the bytes of a body as they come, and see that none are missing."""
-    done = 0
-    while total is None or done < total:
-        if time.monotonic() > job.deadline:
-            raise job.failed(f"it takes more than {_TOTAL_TIME / 3600:g} hours")
-        try:
-            block = response.read1(_BLOCK if total is None else min(_BLOCK, total - done))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _broken(job, error) from None
-        if not block:
-            break
-        done += len(block)
-        yield block
-    if total is not None and done < total:
-        raise _RetryError(job.failed(f"the body ended after {done:,} of {total:,} bytes"))
-
-
-class _GuardedReader(io.RawIOBase):
-    """The bytes of a socket, given up when the headers come late or the body slowly."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._raw = sock.makefile("rb", buffering=0)
-        self._patience = sock.gettimeout() or 30.0
-        self._headers_until: float | None = time.monotonic() + self._patience
-        self._waited = 0.0
-        self._got = 0
-
-    def headers_came(self) -> None:
-        """Begin to measure the speed instead of the time."""
-        self._headers_until = None
-
-    def readable(self) -> bool:
-        """Say that this can be read."""
-        return True
-
-    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]  # narrower
-        """Read what has come, within the limits of time."""
-        before = time.monotonic()  # the socket has its own limit, which a server that dribbles never meets
-        count = self._raw.readinto(buffer) or 0
-        self._waited += time.monotonic() - before
-        self._got += count
-        if self._headers_until is None and self._waited >= self._patience:
-            if self._got < _MIN_SPEED * self._waited:
-                raise TimeoutError
-            self._waited, self._got = 0.0, 0
-        if self._headers_until is not None and time.monotonic() > self._headers_until:
-            raise TimeoutError
-        return count
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        self._raw.close()
-        super().close()
-
-
-class _GuardedResponse(http.client.HTTPResponse):
-    """An answer read through a `_GuardedReader`."""
-
-    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
-        super().__init__(sock, debuglevel, method, url)
-        unguarded = self.fp
-        self._guard = _GuardedReader(sock)
-        self.fp = io.BufferedReader(self._guard)
-        unguarded.close()
-
-    def begin(self) -> None:
-        """Read the status and the headers."""
-        super().begin()
-        self._guard.headers_came()
-
-
-class _HTTPConnection(http.client.HTTPConnection):
-    """A connection whose answers are guarded."""
-
-    response_class = _GuardedResponse
-
-
-class _HTTPSConnection(http.client.HTTPSConnection):
-    """An encrypted connection whose answers are guarded."""
-
-    response_class = _GuardedResponse
-
-
-class _HTTPHandler(urllib.request.HTTPHandler):
-    """Makes `urllib` use guarded connections."""
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        """Send a request."""
-        return self.do_open(_HTTPConnection, req)
-
-
-class _HTTPSHandler(urllib.request.HTTPSHandler):
-    """Makes `urllib` use guarded connections; the system's certificates and SSL_CERT_FILE count."""
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        """Send a request."""
-        return self.do_open(_HTTPSConnection, req, context=ssl.create_default_context())

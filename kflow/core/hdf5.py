@@ -48,7 +48,12 @@ def _begin_child() -> None:
     _lock, _forks = threading.RLock(), _forks + 1
 
 
-os.register_at_fork(after_in_child=_begin_child)
+# A fork waits for the reads of other threads: the child would inherit HDF5 in the middle of one.
+os.register_at_fork(
+    before=lambda: _lock.acquire(),  # noqa: PLW0108 - a child that forks has another lock
+    after_in_parent=lambda: _lock.release(),  # noqa: PLW0108
+    after_in_child=_begin_child,
+)
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,7 @@ class HDF5Matrix:
         return {**self.__dict__, "_rows": None}  # the path travels, not the open file
 
     def _opened(self) -> _Rows:
-        """Return the data set opened by this process; to be used within the lock or by one thread."""
+        """Return the data set as opened by this process."""
         rows = self._rows
         if rows is not None and rows.forks == _forks:
             return rows
@@ -512,9 +517,7 @@ def _find(file: h5py.File, name: str, path: str) -> h5py.Dataset:
         elif isinstance(link, h5py.HardLink):
             node = node[part]
         else:
-            what = (
-                f"an external link to {link.filename!r}" if hasattr(link, "filename") else "an endless link"
-            )
+            what = f"an external link to {link.filename!r}" if hasattr(link, "filename") else "an endless link"
             msg = f"data set {name!r} of {path} is refused: {part!r} is {what}"
             raise ValueError(msg)
     if not isinstance(node, h5py.Dataset):

@@ -92,7 +92,7 @@ def convert_all_kernels_in_model(model: Any) -> None:
     >>> bool((model.get_weights()[0] == before[::-1]).all())
     True
     """
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if not isinstance(model, keras.layers.Layer):
         msg = f"model is a {type(model).__name__}; give a keras.Model or a layer"
@@ -137,7 +137,7 @@ def convert_dense_weights_data_format(
     >>> dense.build((None, 2 * 4 * 4))
     >>> convert_dense_weights_data_format(dense, (2, 4, 4), "channels_first")
     """
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if target_data_format not in {"channels_first", "channels_last"}:
         msg = f"target_data_format is {target_data_format!r}; use 'channels_first' or 'channels_last'"
@@ -164,7 +164,7 @@ def convert_dense_weights_data_format(
 
 def _convolutions(model: Any) -> Iterator[Any]:
     """Walk through every layer at any depth that holds convolution kernels."""
-    from keras import layers  # noqa: PLC0415 - loads TensorFlow
+    from keras import layers
 
     plain = (
         *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
@@ -181,7 +181,7 @@ def _convolutions(model: Any) -> Iterator[Any]:
 
 def _kernels(layer: Any) -> list[Any]:
     """List the variables of one layer that depend on its input's layout."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if not layer.built:
         msg = f"the layer {layer.name!r} has no kernel yet; build the layer or its model before converting it"

@@ -183,9 +183,7 @@ def model_to_dot(
     _check(model, rankdir, dpi)
     look = _Look(show_shapes, show_layer_names, show_dtype, show_params, expand_nested)
     # Edges keep graphviz's own splines: 'ortho' makes some releases of dot abort on nested models.
-    graph = pydot.Dot(
-        "model", graph_type="digraph", rankdir=rankdir, dpi=str(dpi), nodesep="0.35", ranksep="0.4"
-    )
+    graph = pydot.Dot("model", graph_type="digraph", rankdir=rankdir, dpi=str(dpi), nodesep="0.35", ranksep="0.4")
     graph.set_bgcolor('"white"')
     graph.set_node_defaults(
         shape="box", style='"rounded,filled"', fontname='"Helvetica"', fontsize="11", margin='"0.12,0.06"'
@@ -201,7 +199,7 @@ def model_to_dot(
 def _pydot() -> Any:
     """Import pydot, or say how to get it."""
     try:
-        import pydot  # noqa: PLC0415 - drawing is the only thing that needs it
+        import pydot
     except ImportError as error:
         msg = "drawing a model needs the package pydot, which is not installed: pip install pydot"
         raise ImportError(msg) from error
@@ -210,7 +208,7 @@ def _pydot() -> Any:
 
 def _check(model: object, rankdir: str, dpi: int) -> None:
     """Refuse what cannot be drawn, before anything is drawn."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if not isinstance(model, keras.Model):
         msg = f"model is a {type(model).__name__}; plot_model draws a keras.Model"
@@ -234,7 +232,7 @@ def _check(model: object, rankdir: str, dpi: int) -> None:
 
 def _is_graph(operation: Any) -> bool:
     """Tell whether an operation is a model whose inner layers are known (functional or Sequential)."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if not isinstance(operation, keras.Model):
         return False
@@ -246,7 +244,7 @@ def _calls(model: Any) -> dict[str, list[Any]]:
     """List the calls (Keras nodes) between a model's inputs and outputs, by the name of what is called.
 
     A layer is often part of more graphs than one, so its own list of calls says too much; walking back
-    from the outputs finds exactly this model's. The order is topological. No recursion: models are deep.
+    from the outputs finds exactly this model's. The order is topological.
     """
     order: dict[tuple[str, int], Any] = {}
     stack = [(tensor._keras_history, False) for tensor in reversed([*model.inputs, *model.outputs])]
@@ -336,7 +334,7 @@ def _frame(pydot: Any, path: tuple[str, ...], model: Any, look: _Look) -> Any:
 
 def _colors(operation: Any) -> tuple[str, str]:
     """Choose fill and border by what kind of layer it is."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     if isinstance(operation, keras.layers.InputLayer):
         return _PALETTE["input"]
@@ -349,7 +347,7 @@ def _colors(operation: Any) -> tuple[str, str]:
 
 def _names(operation: Any) -> tuple[str, str]:
     """Name an operation and its class; a wrapper also names what it wraps."""
-    import keras  # noqa: PLC0415 - loads TensorFlow
+    import keras
 
     name, kind = operation.name, type(operation).__name__
     if isinstance(operation, keras.layers.Wrapper):

@@ -121,6 +121,8 @@ def describe_error(error: BaseException) -> str:
     text = str(error).strip()
     first = " ".join(text.split("\n\n")[0].split())
     name = type(error).__name__
+    if isinstance(error, OSError) and first.endswith(" written"):  # NumPy's "2560 requested and 2032 written"
+        return f"a file could not be written to its end; the disk may be full ({first})"
     if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
         return first[:600]
     return f"{name}: {first[:600]}" if first else name

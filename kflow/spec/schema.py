@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kflow.spec.base import StepSpec
+from pydantic.json_schema import GenerateJsonSchema
+
+from kflow.spec.base import Compound, StepSpec
 from kflow.spec.calls import FAMILY_KEY, call_schema, keras_names
 from kflow.spec.references import STEP_NAME
 from kflow.spec.workflow import Header
@@ -14,6 +16,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Anywhere a value stands, a param or an environment variable may stand for it.
 _PLACEHOLDER = {"type": "string", "pattern": r"\$\{(params|env)\.[A-Za-z_][\w.-]*\}"}
 _REF = "#/$defs/"
+
+
+class _Generator(GenerateJsonSchema):
+    """Writes the default of a call the way a workflow does."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as JSON."""
+        return dft.parts() if isinstance(dft, Compound) else super().encode_default(dft)
 
 
 def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
@@ -32,7 +42,7 @@ def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
     definitions: dict[str, Any] = {"placeholder": _PLACEHOLDER}
     steps = []
     for name in kinds:
-        schema = kinds[name].model_json_schema(ref_template=f"{_REF}{name}_{{model}}")
+        schema = kinds[name].model_json_schema(ref_template=f"{_REF}{name}_{{model}}", schema_generator=_Generator)
         for model, definition in schema.pop("$defs", {}).items():
             definitions[f"{name}_{model}"] = _open(definition)
         definitions[name] = _step_schema(name, _open(schema), kinds[name])

@@ -181,7 +181,7 @@ class OutputPath(_Text):
     @classmethod
     def read(cls, text: str) -> Self:
         """Refuse empty paths and folders."""
-        if not text.strip() or "\0" in text or text.endswith(("/", "/.", "/..")):
+        if not text.strip() or "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:
             raise expected(cls.wanted)
         return cls(text)
 

@@ -28,6 +28,11 @@ from kflow.core.archives import ArchiveError, extract_archive, merge_archive
 TREE = {"top.txt": b"one", "data/a.bin": bytes(range(256)) * 300, "data/deep/b": b""}
 
 
+@pytest.fixture(autouse=True)
+def surroundings() -> None:
+    """Make no home below tmp_path, whose whole content is asserted here and which needs none."""
+
+
 def entry(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
     """Describe one tar member."""
     info = tarfile.TarInfo(name)
@@ -420,6 +425,18 @@ def test_never_touches_what_exists(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="it exists; remove it"):
         extract_archive(tmp_path / "x", tmp_path / "out")
     assert tree_of(tmp_path / "out") == {"mine": b"mine"}
+
+
+def test_unpacks_below_a_linked_folder(tmp_path: Path) -> None:
+    """A folder may be a link to a larger disk."""
+    (tmp_path / "x").write_bytes(good_zip())
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+
+    extract_archive(tmp_path / "x", tmp_path / "link/out")
+    merge_archive(tmp_path / "x", tmp_path / "link")
+
+    assert tree_of(tmp_path / "disk") == {**TREE, **{f"out/{name}": data for name, data in TREE.items()}}
 
 
 def test_merge_adds_and_replaces(tmp_path: Path) -> None:

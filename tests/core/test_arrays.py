@@ -77,6 +77,7 @@ def test_what_counts_as_labels(y, expected):
         ([math.inf], "label inf at index 0 is not a whole number"),
         ([0, "cat"], "label 'cat' at index 1 is not a number"),
         ([0, None], "label None at index 1 is not a number"),
+        (["1", "x"], "label 'x' at index 1 is not a number; give each class a number, from 0 on, first"),
         (["1.5"], "label 1.5 at index 0 is not a whole number"),
     ],
 )

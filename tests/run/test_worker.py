@@ -102,6 +102,10 @@ def test_a_log_that_cannot_be_written_fails_the_step(worker: Worker, tmp_path: P
     ("error", "sentence"),
     [
         (ValueError("bad value"), "bad value"),
+        (
+            OSError("2560 requested and 2032 written"),
+            "a file could not be written to its end; the disk may be full (2560 requested and 2032 written)",
+        ),
         (KeyError("x"), "KeyError: 'x'"),
         (RuntimeError(""), "RuntimeError"),
         (ValueError(""), "ValueError"),
