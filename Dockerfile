@@ -26,12 +26,10 @@ RUN case "${VARIANT}" in \
     && python3 -m venv /opt/kflow \
     && /opt/kflow/bin/python -m pip install --require-hashes -r "requirements/${lock}.txt"
 
-# kflow itself as a wheel, with a build backend that is checked as well and stays behind in this stage.
-RUN python3 -m venv /opt/build \
-    && /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt
+# kflow itself as a wheel; setuptools, which builds it, is one of the locked dependencies of TensorFlow.
 COPY LICENSE README.md pyproject.toml ./
 COPY kflow/ kflow/
-RUN /opt/build/bin/hatchling build -t wheel -d dist \
+RUN /opt/kflow/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/kflow/bin/python -m pip install --no-deps --no-index dist/*.whl \
     && /opt/kflow/bin/python -m pip check
 

@@ -14,7 +14,7 @@ help:  ## list the commands
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing kflow and what it needs into .venv (about 2 GB, once)"
 	$(PIP) install --require-hashes -r requirements/run.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp

@@ -1,9 +1,11 @@
 """The files and the machine that a workflow speaks of: looked at, never changed."""
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,56 @@ from pathlib import Path
 
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
+
+
+@dataclass
+class Probe:
+    """A child process that looks into HDF5 files; started when it is first asked.
+
+    Importing h5py costs more than all the rest of a validation, and a damaged file can crash or stall the
+    process that opens it: this one is then replaced.
+    """
+
+    _process: subprocess.Popen[str] | None = None
+
+    def ask(self, path: Path, dataset: str) -> dict[str, object]:
+        """Return ``{"shape", "dtype"}`` of a data set, or ``{"error"}`` with one sentence."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None, "it is a pipe"
+        assert process.stdout is not None, "it is a pipe"
+        with contextlib.suppress(BrokenPipeError):  # it is dead; reading tells
+            process.stdin.write(json.dumps([{"path": str(path), "dataset": dataset}]) + "\n")
+            process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], PROBE_TIMEOUT)
+        line = process.stdout.readline() if ready else ""
+        if line:
+            (answer,) = json.loads(line)
+            return dict(answer)
+        self.stop()
+        if not ready:
+            return {"error": f"looking into the file took more than {PROBE_TIMEOUT:g} seconds"}
+        return {"error": f"{path} is damaged: the HDF5 library crashed on it"}
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "kflow.core.hdf5"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):  # what a dead process did not read
+                    assert pipe is not None, "both are pipes"
+                    pipe.close()
+            self._process.wait()
+            self._process = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +78,7 @@ class Workspace:
     _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
+    probe: Probe = field(default_factory=Probe)
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
@@ -50,9 +103,6 @@ class Workspace:
     def describe_dataset(self, path: str, dataset: str) -> tuple[tuple[int, ...], str]:
         """Return shape and dtype of an HDF5 data set.
 
-        A child process looks into the file: importing h5py costs more than all the rest of a validation,
-        and a damaged file can crash the process that opens it.
-
         Raises
         ------
         OSError
@@ -60,7 +110,7 @@ class Workspace:
         """
         key = (self.resolve(path), dataset)
         if key not in self._datasets:
-            self._datasets.update(_probe([key]))
+            self._datasets[key] = self.probe.ask(*key)
         found = self._datasets[key]
         if "error" in found:
             raise OSError(str(found["error"]))
@@ -130,23 +180,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
-
-
-def _probe(keys: list[tuple[Path, str]]) -> dict[tuple[Path, str], dict[str, object]]:
-    request = json.dumps([{"path": str(path), "dataset": dataset} for path, dataset in keys])
-    command = [sys.executable, "-m", "kflow.core.hdf5"]
-    try:
-        done = subprocess.run(  # noqa: S603  our own module, no shell
-            command, input=request, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        sentence = f"looking into the file took more than {PROBE_TIMEOUT:g} seconds"
-        return {key: {"error": sentence} for key in keys}
-    if done.returncode != 0:
-        sentence = f"looking into the file failed: the HDF5 library stopped with code {done.returncode}"
-        return {key: {"error": sentence} for key in keys}
-    answers: list[dict[str, object]] = json.loads(done.stdout)
-    return dict(zip(keys, answers, strict=True))
 
 
 def _defined_names(tree: ast.Module) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What tests share: a home and a store of their own, a folder with real data, and the command line as a process."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kflow.run.record import RunRecord, read_records
+from kflow.run.record import RECORD, RunRecord, read_records
 
 DIGITS = Path(__file__).parents[1] / "workflows" / "data" / "digits.h5"
 
@@ -125,3 +126,24 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
         return seen
 
     return read
+
+
+@pytest.fixture
+def three_runs(tmp_path: Path) -> Path:
+    """Give a store with three records, and one that cannot be read."""
+    record = {
+        "status": "succeeded",
+        "started": "2025-01-01T00:00:00.000+00:00",
+        "workflow": {"path": "w.yaml", "sha256": "0", "name": "n", "seed": 0, "params": {}, "steps": {}},
+        "steps": {},
+        "metrics": {"test": {"loss": "NaN", "accuracy": 0.5}},
+        "versions": {},
+        "platform": "",
+        "devices": {},
+    }
+    root = tmp_path / "three"
+    for name in ("20250101T000001-a-1", "20250101T000002-a-2", "20250203T000000-a-3", "20250909T000000-broken"):
+        (root / "runs" / name).mkdir(parents=True)
+        text = "{" if "broken" in name else json.dumps({"id": name, **record})
+        (root / "runs" / name / RECORD).write_text(text)
+    return root

@@ -15,7 +15,9 @@ DIGITS = Path(__file__).parents[1] / "workflows" / "data" / "digits.h5"
 def workspace(tmp_path):
     """Give an empty workspace with the digits in it."""
     shutil.copy(DIGITS, tmp_path)
-    return Workspace(tmp_path)
+    workspace = Workspace(tmp_path)
+    yield workspace
+    workspace.probe.stop()
 
 
 def test_digests_are_those_of_hashlib(workspace):
@@ -49,6 +51,25 @@ class TestDatasets:
 
         with pytest.raises(OSError, match=message):
             workspace.describe_dataset("digits.h5", dataset)
+
+
+    def test_a_probe_that_dies_is_replaced(self, workspace):
+        """A file that crashes the HDF5 library is called damaged, and the next file is looked into."""
+        workspace.describe_dataset("digits.h5", "images")
+        workspace.probe._process.kill()
+        workspace.probe._process.wait()
+
+        with pytest.raises(OSError, match="the HDF5 library crashed on it"):
+            workspace.describe_dataset("digits.h5", "labels")
+        other = Workspace(workspace.root, probe=workspace.probe)
+        assert other.describe_dataset("digits.h5", "labels") == ((1797,), "uint8")
+
+    def test_a_probe_that_stalls_is_given_up(self, workspace, monkeypatch):
+        """No file can hold up a validation for ever."""
+        monkeypatch.setattr("kflow.workspace.PROBE_TIMEOUT", 0.0)
+
+        with pytest.raises(OSError, match="took more than 0 seconds"):
+            workspace.describe_dataset("digits.h5", "images")
 
 
 class TestSymbols:

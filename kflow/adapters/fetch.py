@@ -52,7 +52,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
     def _verify(self, exam: Examination) -> None:
         if self.file_hash is None:
             return
-        from kflow.core.files import parse_digest
+        from kflow.core.digests import parse_digest
 
         try:
             algorithm, expected = parse_digest(self.file_hash)

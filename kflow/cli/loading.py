@@ -54,7 +54,10 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
         If the file cannot be read, or an override names no param.
     """
     document: Document = load_document(file)
-    return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
+    try:
+        return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
+    finally:
+        workspace.probe.stop()
 
 
 def open_store(store: Path | None) -> "Store":

@@ -8,26 +8,24 @@ nothing becomes wrong where locks do not work, only slower.
 import contextlib
 import errno
 import fcntl
-import hashlib
 import itertools
 import os
 import re
 import secrets
 import shutil
 import stat
-import string
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from kflow.core.archives import ArchiveError, merge_archive, short_name, sync
+from kflow.core.digests import file_digest, new_hash, parse_digest
 from kflow.core.transport import MAX_PAUSE, DownloadError, Job, Progress, RetryError, local_path, receive, redact
 
 __all__ = ["DownloadError", "HashMismatchError", "Progress", "file_digest", "get_file", "parse_digest", "redact"]
 
 MAX_SIZE = 20 * 2**30
-_LENGTHS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 class HashMismatchError(ValueError):
@@ -150,75 +148,6 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
             elif extract and not untar:
                 _unpack(job, archive_format, None, is_new=is_new)
     return str(place if untar else job.target)
-
-
-def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
-    """Return the digest of a file's bytes as lower-case hexadecimal digits.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    algorithm : str, default 'sha256'
-        Any fixed-length algorithm of `hashlib`.
-
-    Raises
-    ------
-    ValueError
-        When the algorithm is unknown.
-    OSError
-        When the file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "a.txt")
-    >>> _ = path.write_text("abc")
-    >>> file_digest(path, "md5")
-    '900150983cd24fb0d6963f7d28e17f72'
-    """
-    _new_hash(algorithm)
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: _new_hash(algorithm)).hexdigest()
-
-
-def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
-    """Split a digest into its algorithm and its lower-case hexadecimal digits.
-
-    Parameters
-    ----------
-    text : str
-        Hexadecimal digits of either case, or ``'algorithm:digits'``.
-    algorithm : str, default 'auto'
-        What the digits are when they have no prefix. ``'auto'`` tells md5, sha1, sha256 and sha512 by their
-        32, 40, 64 and 128 digits.
-
-    Raises
-    ------
-    ValueError
-        When the algorithm is unknown or contradicts the prefix, or the digits are not as many as it gives.
-
-    Examples
-    --------
-    >>> parse_digest("MD5:900150983CD24FB0D6963F7D28E17F72")
-    ('md5', '900150983cd24fb0d6963f7d28e17f72')
-    """
-    prefix, _, digits = text.strip().lower().rpartition(":")
-    name = prefix or algorithm.lower()
-    if prefix and algorithm.lower() not in ("auto", prefix):
-        msg = f"the digest {text!r} says {prefix}, but the algorithm asked for is {algorithm}; give one of them"
-        raise ValueError(msg)
-    if name == "auto":
-        name = _LENGTHS.get(len(digits), "")
-        if not name:
-            known = ", ".join(f"{count} ({known})" for count, known in _LENGTHS.items())
-            msg = f"the digest {text!r} has {len(digits)} digits; give {known}, or write 'algorithm:digits'"
-            raise ValueError(msg)
-    expected = _new_hash(name).digest_size * 2
-    if len(digits) != expected or set(digits) - set(string.hexdigits):
-        msg = f"the digest {text!r} is not {expected} hexadecimal digits, which {name} gives"
-        raise ValueError(msg)
-    return name, digits
 
 
 # --- places -----------------------------------------------------------------------------------------------
@@ -344,7 +273,7 @@ def _store(job: Job, blocks: Iterator[bytes], total: int | None) -> None:
     """Write blocks to a temporary file, verify it, and rename it to the target."""
     if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
         raise job.failed(f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk")
-    running = _new_hash(job.digest[0]) if job.digest else None
+    running = new_hash(job.digest[0]) if job.digest else None
     done, head, reported = 0, b"", 0.0
     with _temporary(job.target) as (path, file):
         for block in blocks:
@@ -398,16 +327,3 @@ def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) 
 
 def _spelled(digest: tuple[str, str] | None) -> str:
     return ":".join(digest or ())
-
-
-def _new_hash(algorithm: str) -> "hashlib._Hash":
-    """Start a hash of a fixed length, which verifies and secures nothing."""
-    try:
-        started = hashlib.new(algorithm.lower(), usedforsecurity=False)
-    except ValueError:
-        started = None
-    if started is None or not started.digest_size:
-        names = ", ".join(sorted(name for name in hashlib.algorithms_guaranteed if "shake" not in name))
-        msg = f"unknown hash algorithm {algorithm!r}; use one of {names}"
-        raise ValueError(msg)
-    return started

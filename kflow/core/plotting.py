@@ -1,4 +1,4 @@
-"""Pictures of models: a Keras model becomes a DOT graph, and a renderer turns that into an image.
+"""Pictures of models: a Keras model becomes a DOT graph, which `kflow.core.rendering` turns into an image.
 
 The text of the graph depends on the model alone (names and positions, never memory addresses), so two
 runs write the same bytes and a diff of two pictures' ``.dot`` files shows what changed in the model.
@@ -7,32 +7,20 @@ runs write the same bytes and a diff of two pictures' ``.dot`` files shows what 
 from __future__ import annotations
 
 import html
-import os
-import secrets
-import shutil
-import subprocess
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from kflow.core.rendering import find_renderer, publish, render
+
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
 __all__ = ["model_to_dot", "plot_model"]
 
-_TEXT_FORMATS = frozenset({"dot", "gv"})
 _RANKDIRS = ("TB", "LR", "BT", "RL")
-_RENDER_SECONDS = 300
-
-# What each renderer can write, best renderer first. graphviz-pure carries its own fonts and is pinned by pip,
-# so it draws the same bytes on every machine; a system graphviz differs by version and installed fonts.
-_RENDERERS = {
-    "graphviz-pure": ("jpeg", "jpg", "json", "png", "svg"),
-    "dot": ("bmp", "eps", "gif", "jpeg", "jpg", "json", "pdf", "png", "ps", "svg", "svgz", "tif", "webp"),
-}
 
 # Fill and border of a box, by the part of keras.layers that the class or its nearest base comes from.
 _PALETTE = {
@@ -127,7 +115,7 @@ def plot_model(
     """
     path = Path(to_file)
     form = path.suffix.lstrip(".").lower() or "png"
-    renderer = None if form in _TEXT_FORMATS else _find_renderer(form)
+    renderer = find_renderer(form)
     graph = model_to_dot(
         model,
         show_shapes,
@@ -139,7 +127,7 @@ def plot_model(
         dpi=dpi,
     )
     source = graph.to_string().encode()
-    _write(path, source if renderer is None else _render(renderer, form, source))
+    publish(path, source if renderer is None else render(renderer, form, source))
 
 
 def model_to_dot(
@@ -190,7 +178,7 @@ def model_to_dot(
     )
     graph.set_edge_defaults(color='"#5c6470"', arrowsize="0.7")
     if _is_graph(model):
-        _draw(graph, model, (), look)
+        _draw(pydot, graph, model, (), look)
     else:
         graph.add_node(_box(pydot, (model.name,), model, [], look))
     return graph
@@ -225,9 +213,6 @@ def _check(model: object, rankdir: str, dpi: int) -> None:
     if isinstance(dpi, bool) or not isinstance(dpi, int) or dpi < 1:
         msg = f"dpi is {dpi!r}; use a whole number of dots per inch, such as 96"
         raise ValueError(msg)
-
-
-# --- from the model to the graph ---------------------------------------------------------------------------
 
 
 def _is_graph(operation: Any) -> bool:
@@ -265,15 +250,14 @@ def _calls(model: Any) -> dict[str, list[Any]]:
     return calls
 
 
-def _draw(graph: Any, model: Any, path: tuple[str, ...], look: _Look) -> None:
+def _draw(pydot: Any, graph: Any, model: Any, path: tuple[str, ...], look: _Look) -> None:
     """Add the boxes and arrows of one model to a graph or to the frame of a nested model."""
-    pydot = _pydot()
     calls = _calls(model)
     for name, nodes in calls.items():
         operation, here = nodes[0].operation, (*path, name)
         if look.expand and _is_graph(operation):
             frame = _frame(pydot, here, operation, look)
-            _draw(frame, operation, here, look)
+            _draw(pydot, frame, operation, here, look)
             graph.add_subgraph(frame)
         else:
             graph.add_node(_box(pydot, here, operation, nodes, look))
@@ -323,13 +307,17 @@ def _box(pydot: Any, path: tuple[str, ...], operation: Any, nodes: Sequence[Any]
 def _frame(pydot: Any, path: tuple[str, ...], model: Any, look: _Look) -> Any:
     """Make the cluster around the layers of a nested model."""
     fill, border = _FRAME
-    looks = {"style": '"rounded,filled"', "fillcolor": f'"{fill}"', "color": f'"{border}"', "margin": "12"}
-    label = {
-        "label": _label(_title(model, look), []),
-        "labeljust": "l",
-    }  # to the left of the arrows that enter
-    font = {"fontname": '"Helvetica"', "fontsize": "11"}
-    return pydot.Subgraph('"cluster_' + _identify(path).lstrip('"'), **looks, **label, **font)
+    return pydot.Subgraph(
+        '"cluster_' + _identify(path).lstrip('"'),
+        style='"rounded,filled"',
+        fillcolor=f'"{fill}"',
+        color=f'"{border}"',
+        margin="12",
+        label=_label(_title(model, look), []),
+        labeljust="l",  # to the left of the arrows that enter
+        fontname='"Helvetica"',
+        fontsize="11",
+    )
 
 
 def _colors(operation: Any) -> tuple[str, str]:
@@ -384,8 +372,9 @@ def _facts(operation: Any, nodes: Sequence[Any], look: _Look) -> list[tuple[str,
 
 def _agree(texts: Sequence[str]) -> str:
     """Say what all calls of a layer have in common, as Keras 2.1 did."""
-    different = set(texts)
-    return "?" if not different else different.pop() if len(different) == 1 else "multiple"
+    if not texts:
+        return "?"
+    return texts[0] if len(set(texts)) == 1 else "multiple"
 
 
 def _shapes(tensors: Sequence[Any]) -> str:
@@ -410,63 +399,3 @@ def _text(text: str) -> str:
     """Escape markup, and show characters that cannot be printed by their escapes."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return html.escape(shown, quote=False)
-
-
-# --- from the graph to the file ----------------------------------------------------------------------------
-
-
-def _find_renderer(form: str) -> Path:
-    """Find the best installed program that writes a format, beside the interpreter or on PATH."""
-    # The folder of sys.executable is the environment's, which is not on PATH when it is not activated.
-    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    able = [program for program, forms in _RENDERERS.items() if form in forms]
-    for program in able:
-        found = shutil.which(program, path=folders)
-        if found:
-            return Path(found)
-    if not able:
-        known = ", ".join(sorted(_TEXT_FORMATS.union(*_RENDERERS.values())))
-        msg = f"unsupported format {form!r}: give to_file one of the extensions {known}"
-        raise ValueError(msg)
-    ways = {"graphviz-pure": "pip install graphviz-pure", "dot": "install your system's graphviz"}
-    advice = ", or ".join(ways[program] for program in able)
-    msg = f"no installed program can draw a model as {form!r}: {advice} (.dot needs neither)"
-    raise OSError(msg)
-
-
-def _render(program: Path, form: str, source: bytes) -> bytes:
-    """Have the renderer turn DOT into an image."""
-    try:
-        done = subprocess.run(  # noqa: S603 - a program found by name, no shell, a format from our table
-            [str(program), f"-T{form}"],
-            input=source,
-            capture_output=True,
-            check=False,
-            timeout=_RENDER_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        msg = f"{program.name} had not drawn the model after {_RENDER_SECONDS} s; write a .dot file instead"
-        raise TimeoutError(msg) from error
-    if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip() or "nothing"
-        msg = f"{program.name} could not draw the model as {form} (status {done.returncode}); it said: {said}"
-        raise OSError(msg)
-    return done.stdout
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Publish a whole file or nothing."""
-    if not path.parent.is_dir():
-        msg = f"the folder {str(path.parent)!r} of to_file does not exist; create it first"
-        raise FileNotFoundError(msg)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise

@@ -156,8 +156,22 @@ def _check_params(scope: _Scope) -> None:
             scope.complain(f"a param cannot refer to a param, as in {leaf!r}", ("params", *path))
 
 
-def override(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def override(params: Mapping[str, Any], overrides: Mapping[str, Any], within: str = "") -> dict[str, Any]:
     """Replace params by dotted name.
+
+    Parameters
+    ----------
+    params : mapping
+        The params; not changed.
+    overrides : mapping
+        New values by dotted name.
+    within : str
+        What stands before the names in a message, such as ``net.``.
+
+    Returns
+    -------
+    dict
+        The params with the new values.
 
     Raises
     ------
@@ -173,11 +187,16 @@ def override(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     for name, value in overrides.items():
         head, _, rest = name.partition(".")
         inner = result.get(head)
-        if head not in result or (rest and not isinstance(inner, Mapping)):
-            hint = suggest(head, tuple(result)) or f"the workflow has {', '.join(result) or 'no params'}"
-            message = f"--set {name}: there is no param {name!r}; {hint}"
+        hint = None
+        if head not in result:
+            known = f"{within.rstrip('.') or 'the workflow'} has {', '.join(result) or 'no params'}"
+            hint = suggest(head, tuple(result)) or known
+        elif rest and not isinstance(inner, Mapping):
+            hint = f"{within + head!r} is no mapping"
+        if hint:
+            message = f"--set {within}{name}: there is no param {within + name!r}; {hint}"
             raise UsageError(message)
-        result[head] = override(inner, {rest: value}) if rest else value  # type: ignore[arg-type]  # checked above
+        result[head] = override(inner, {rest: value}, f"{within}{head}.") if rest and inner is not None else value
     return result
 
 

@@ -415,7 +415,7 @@ def test_a_user_without_name_and_home(make_folder: MakeFolder) -> None:
 
 def test_a_path_with_blank_and_quotes_and_a_locale_without_utf8(make_folder: MakeFolder) -> None:
     """Names are shown as well as the terminal can, and nothing fails for them."""
-    folder = make_folder(name="it's a \"näme\"")
+    folder = make_folder(name='it\'s a "näme"')
     environ = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "KFLOW_STORE": str(folder.path / "the store ä")}
     done = folder.kflow("run", "w.yaml", **environ)
 

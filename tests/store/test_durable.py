@@ -19,7 +19,7 @@ def test_text_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> No
     durable.write_text(path, "né\n")
 
     assert path.read_bytes() == b"n\xc3\xa9\n"
-    assert os.listdir(path.parent) == ["a.json"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_text(tmp_path: Path) -> None:

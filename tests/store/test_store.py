@@ -46,10 +46,14 @@ def test_looking_up_writes_nothing(tmp_path: Path) -> None:
 def test_what_is_staged_and_not_committed_is_removed(tmp_path: Path) -> None:
     """Also when the work on it fails."""
     store = Store(tmp_path)
-    with pytest.raises(ValueError, match="no"), store.stage() as folder:
-        (folder / "part").write_text("x")
-        raise ValueError("no")
 
+    def fail() -> None:
+        with store.stage() as folder:
+            (folder / "part").write_text("x")
+            raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        fail()
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -1,0 +1,100 @@
+"""What holds for every command: help, version, exit codes, light imports, completion."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kflow
+
+MakeFolder = Callable[..., Any]
+Spy = Callable[[], dict[str, set[str]]]
+COMMAND = Path(sys.executable).with_name("kflow")
+
+
+def test_help_names_every_command_and_the_exit_codes(make_folder: MakeFolder) -> None:
+    """So that nobody has to look elsewhere."""
+    shown = make_folder().kflow("--help")
+
+    assert shown.returncode == 0
+    for word in ("validate", "plan", "run", "runs", "show", "kinds", "schema", "--version", "130"):
+        assert word in shown.stdout
+
+
+def test_version(make_folder: MakeFolder) -> None:
+    """Of the installed command as of the module, alone as before other options."""
+    told = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True).stdout
+
+    assert told == f"kflow {kflow.__version__}\n"
+    assert make_folder().kflow("--version", "--help").stdout == told
+
+
+def test_looking_never_imports_anything_heavy(make_folder: MakeFolder, spy: Spy) -> None:
+    """Validation looks into HDF5 files with a child process; nothing else starts one."""
+    folder = make_folder()
+    folder.kflow("run", "w.yaml")
+    spy()
+    light = [["--help"], ["--version"], ["kinds"], ["kinds", "train"], ["schema"], ["schema", "--record"]]
+    for arguments in [*light, ["runs"], ["show", "latest"]]:
+        assert folder.kflow(*arguments).returncode == 0
+        assert spy() == {"kflow": set()}, arguments
+
+    for arguments in (["validate", "w.yaml"], ["plan", "w.yaml"]):
+        assert folder.kflow(*arguments).returncode == 0
+        seen = spy()
+        assert seen.pop("kflow") == set(), arguments
+        assert seen.keys() == {"kflow.core.hdf5"}, arguments
+
+
+def test_the_spy_sees_what_is_imported(spy: Spy) -> None:
+    """The test above could fail."""
+    subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+
+    assert spy() == {"-c": {"numpy"}}
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["run", "w.yaml", "--nonsense"], ["show"]])
+def test_a_wrong_command_line_is_exit_code_2(make_folder: MakeFolder, arguments: list[str]) -> None:
+    """With a hint at the help."""
+    wrong = make_folder().kflow(*arguments)
+
+    assert wrong.returncode == 2
+    assert "-h' for help" in wrong.stderr
+
+
+def test_debug_shows_a_traceback_and_keeps_the_exit_code(make_folder: MakeFolder) -> None:
+    """Also of an error that is the user's."""
+    wrong = make_folder("- a list\n").kflow("validate", "none.yaml", "--debug")
+    missing = make_folder(name="other").kflow("plan", "none.yaml", "--debug")
+
+    assert wrong.returncode == missing.returncode == 2
+    assert "Traceback" in missing.stderr
+    assert missing.stderr.rstrip().splitlines()[-1].startswith("none.yaml")
+
+
+def test_the_shell_completes_commands() -> None:
+    """The script is printed for the shell, and the shell's question is answered."""
+    environ = {**os.environ, "_KFLOW_COMPLETE": "source_bash"}
+    script = subprocess.run([COMMAND], env=environ, capture_output=True, text=True, check=False).stdout
+    question = {"_KFLOW_COMPLETE": "complete_bash", "COMP_WORDS": "kflow va", "COMP_CWORD": "1"}
+    answer = subprocess.run([COMMAND], env={**os.environ, **question}, capture_output=True, text=True, check=False)
+
+    assert "complete -o default -F _kflow_completion kflow" in script
+    assert answer.stdout.split() == ["validate"]
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_a_reader_that_goes_away_gets_no_complaint(make_folder: MakeFolder) -> None:
+    """``kflow schema | head -1``, where head has gone before anything is written."""
+    process = make_folder().start("schema")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) != 0

@@ -1,0 +1,33 @@
+"""``kflow plan`` tells what a run would do, and does nothing."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MakeFolder = Callable[..., Any]
+
+
+def test_before_the_first_run(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """What has no inputs will run, the rest waits for it; no store appears."""
+    planned = make_folder().kflow("plan", "w.yaml")
+
+    assert planned.returncode == 0
+    assert re.findall(r"^(\w+) +(\w+) +\w+ +(.*)$", planned.stdout, re.MULTILINE) == [
+        ("run", "digits", "never run before"),
+        ("wait", "x", "waits for digits"),
+        ("wait", "labels", "waits for digits"),
+        ("wait", "y", "waits for labels"),
+        ("wait", "unit", "waits for x"),
+    ]
+    assert planned.stdout.endswith("1 to run, 4 to wait\n")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_wrong_workflow_is_exit_code_2(make_folder: MakeFolder) -> None:
+    """With the same words as validate."""
+    folder = make_folder("kflow: 1\n")
+    planned, checked = folder.kflow("plan", "w.yaml"), folder.kflow("validate", "w.yaml")
+
+    assert planned.returncode == 2
+    assert planned.stderr == checked.stderr

@@ -1,0 +1,184 @@
+"""The record says what was run, with what, and what came of it; it holds no value of an environment variable."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jsonschema
+import pytest
+
+from kflow.run.record import (
+    RECORD,
+    RunRecord,
+    git_state,
+    previous_components,
+    read_records,
+    record_schema,
+    write_record,
+)
+
+MakeFolder = Callable[..., Any]
+SCHEMA = Path(__file__).parents[2] / "schemas" / "run-record.schema.json"
+
+
+def make_record(number: int = 0, **changes: Any) -> RunRecord:
+    value = {
+        "id": f"20250101T00000{number}-name-abc",
+        "status": "succeeded",
+        "started": "2025-01-01T00:00:00+00:00",
+        "workflow": {"path": "w.yaml", "sha256": "0", "name": "name", "seed": 0, "params": {}, "steps": {}},
+        "steps": {},
+        "versions": {},
+        "platform": "",
+        "devices": {},
+    }
+    return RunRecord.model_validate(value | changes)
+
+
+def put(root: Path, record: RunRecord) -> Path:
+    folder = root / "runs" / record.id
+    folder.mkdir(parents=True)
+    return write_record(record, folder)
+
+
+def test_a_record_holds_what_was_run_and_where(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a reader needs to know of a run, as the published schema describes it, and no environment."""
+    monkeypatch.setenv("PLANTED", "digits.h5")
+    monkeypatch.setenv("UNUSED", "s3cr3t-value")
+    folder = make_folder()
+    text = (folder.path / "w.yaml").read_text()
+    folder.write("w.yaml", text.replace("origin: digits.h5", "origin: '${env.PLANTED}'"))
+    assert folder.kflow("run", "w.yaml", "--set", "rows=30").returncode == 0
+
+    (path,) = (Path(os.environ["KFLOW_STORE"]) / "runs").glob(f"*/{RECORD}")
+    record = json.loads(path.read_text())
+    jsonschema.validate(record, json.loads(SCHEMA.read_text()))
+    assert record["status"] == "succeeded"
+    assert record["duration"] > 0
+    assert record["workflow"]["sha256"] == sha256((folder.path / "w.yaml").read_bytes()).hexdigest()
+    assert record["workflow"]["params"] == {"rows": 30, "classes": 10, "order": 2}
+    assert record["workflow"]["steps"]["x"]["end"] == 30
+    libraries = {name: version(name) for name in ("kflow", "keras", "tensorflow", "numpy", "h5py")}
+    assert record["versions"] == {"python": platform.python_version(), **libraries}
+    assert record["platform"].startswith("Linux-")
+    assert record["devices"]["cpus"] == len(os.sched_getaffinity(0))
+    for step in record["steps"].values():
+        assert (step["status"], step["verdict"], step["reason"]) == ("run", "run", "never run before")
+        assert len(step["fingerprint"]) == 64
+        assert step["duration"] >= 0
+    outputs = {name: step["outputs"] for name, step in record["steps"].items()}
+    with h5py.File(folder.path / "digits.h5") as file:
+        assert file["images"].shape[0] > 30
+    assert outputs["digits"]["file"]["digest"] == sha256((folder.path / "digits.h5").read_bytes()).hexdigest()
+    assert list(record["steps"]["unit"]["inputs"].values()) == [outputs["x"]["array"]["digest"]]
+    assert record["workflow"]["steps"]["digits"]["origin"] == "${env.PLANTED}"
+    assert "digits.h5" not in path.read_text()
+    assert "s3cr3t-value" not in path.read_text()
+
+
+class _NotThere(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the signature of http.server
+        del format, args
+
+
+def test_a_variable_in_an_error_is_not_in_the_record(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name stands for it."""
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    server = HTTPServer(("127.0.0.1", 0), _NotThere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    origin = f"http://127.0.0.1:{server.server_port}/${{env.TOKEN}}/a.h5"
+    folder = make_folder(f"kflow: 1\nname: a\nsteps:\n  data: {{kind: fetch, origin: '{origin}'}}\n")
+    failed = folder.kflow("run", "w.yaml")
+    server.shutdown()
+    server.server_close()
+
+    assert failed.returncode == 1
+    record = folder.records()[0]
+    assert "/${env.TOKEN}/a.h5" in str(record.steps["data"].error)
+    assert "s3cr3t" not in record.model_dump_json()
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """``kflow schema --record`` writes it."""
+    jsonschema.Draft202012Validator.check_schema(record_schema())
+
+    assert json.loads(SCHEMA.read_text()) == record_schema()
+
+
+def test_a_loss_that_is_no_number_survives(tmp_path: Path) -> None:
+    """JSON has no NaN and no infinity; the record is valid, and read back as it was."""
+    path = put(tmp_path, make_record(metrics={"test": {"loss": math.nan, "worst": -math.inf, "good": 0.5}}))
+
+    jsonschema.validate(json.loads(path.read_text(), parse_constant=pytest.fail), record_schema())
+    (record,) = read_records(tmp_path)
+    assert math.isnan(record.metrics["test"]["loss"])
+    assert (record.metrics["test"]["worst"], record.metrics["test"]["good"]) == (-math.inf, 0.5)
+
+
+def test_records_come_newest_first_and_unreadable_ones_are_left_out(tmp_path: Path) -> None:
+    """A record that is no JSON, of another form, or absent does not hide the others."""
+    for number in (1, 3, 2):
+        put(tmp_path, make_record(number))
+    (tmp_path / "runs" / "20250101T000009-no-record").mkdir()
+    put(tmp_path, make_record(8)).write_text("{")
+    put(tmp_path, make_record(7)).write_text('{"format": 2}')
+    put(tmp_path, make_record(6)).write_bytes(b"\xff\xfe")
+
+    assert [record.id[:15] for record in read_records(tmp_path)] == [f"20250101T00000{number}" for number in (3, 2, 1)]
+    assert list(read_records(tmp_path / "none")) == []
+
+
+def test_components_of_the_last_run_of_a_workflow(tmp_path: Path) -> None:
+    """The newest that was done counts, of the same file only."""
+
+    def step(epochs: int, status: str) -> dict[str, Any]:
+        return {"kind": "train", "status": status, "verdict": "run", "reason": "", "components": {"epochs": epochs}}
+
+    put(tmp_path, make_record(1, steps={"fit": step(1, "run"), "test": step(10, "run")}))
+    put(tmp_path, make_record(2, steps={"fit": step(2, "reused")}))
+    put(tmp_path, make_record(3, steps={"fit": step(3, "failed")}))
+    other = make_record(4, steps={"fit": step(4, "run")})
+    other.workflow.path = "other.yaml"
+    put(tmp_path, other)
+
+    assert previous_components(tmp_path, "w.yaml") == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
+
+
+def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit and changes to known files; results, which git does not know, make no tree dirty."""
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "a@example.org")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert git_state(folder) is None
+    git("init")
+    (folder / "w.yaml").write_text("a")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (folder / "result.png").write_text("x")
+    clean = git_state(folder)
+    (folder / "w.yaml").write_text("b")
+    dirty = git_state(folder)
+
+    assert clean is not None
+    assert dirty is not None
+    assert (clean.commit, clean.is_dirty) == (git("rev-parse", "HEAD"), False)
+    assert dirty.is_dirty
