@@ -242,9 +242,7 @@ class Composer:
         frame = self._stack[-1] if self._stack else None
         if frame is not None and frame.key is None and isinstance(frame.container, dict):
             hint = "quote the text if the brackets or the '*' belong to it; a reference is written ${name}"
-            self.stop(
-                Diagnostic("a key must be text, not a list, a mapping or an alias", mark, hint, frame.path)
-            )
+            self.stop(Diagnostic("a key must be text, not a list, a mapping or an alias", mark, hint, frame.path))
 
     def _name(self, anchor: str, mark: Mark) -> None:
         known = self._anchors.get(anchor)

@@ -198,9 +198,7 @@ def _fold(name: str) -> str:
 def _confusable(name: str) -> list[str]:
     """List the letters, each once, that look like Latin ones but are not."""
     latin = (letter for letter in dict.fromkeys(name) if letter.isalpha() and not letter.isascii())
-    return [
-        letter for letter in latin if unicodedata.normalize("NFKC", letter).translate(_LOOKALIKES).isascii()
-    ]
+    return [letter for letter in latin if unicodedata.normalize("NFKC", letter).translate(_LOOKALIKES).isascii()]
 
 
 def _note(letter: str) -> str:

@@ -52,7 +52,6 @@ class TestDatasets:
         with pytest.raises(OSError, match=message):
             workspace.describe_dataset("digits.h5", dataset)
 
-
     def test_a_probe_that_dies_is_replaced(self, workspace):
         """A file that crashes the HDF5 library is called damaged, and the next file is looked into."""
         workspace.describe_dataset("digits.h5", "images")
@@ -164,6 +163,6 @@ def test_gpus(workspace):
 
 def test_versions(workspace):
     """A library that is not there has version 'none'."""
-    import numpy
+    import numpy as np
 
-    assert workspace.versions(("numpy", "no-such-library")) == {"numpy": numpy.__version__, "no-such-library": "none"}
+    assert workspace.versions(("numpy", "no-such-library")) == {"numpy": np.__version__, "no-such-library": "none"}

@@ -39,6 +39,11 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
                 if name in known:
                     exam.problem(f"{name!r} is one of Keras's own {family}; choose another name", "objects", name)
                     break
+        first: dict[str, str] = {}
+        for name, symbol in self.objects.items():
+            if first.setdefault(symbol, name) != name:
+                message = f"{symbol} has the name {first[symbol]!r} already; Keras saves an object under one name"
+                exam.problem(message, "objects", name)
         return {"objects": ObjectsFact(tuple(self.objects))}
 
     def run(self, context: StepContext) -> StepOutputs:

@@ -52,9 +52,19 @@ def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] |
     # Automatic layer names count up in a process; a clean count makes a model's bytes repeatable.
     keras.backend.clear_session()
     keras.utils.set_random_seed(context.seed)
-    with imported(places) as names, custom_object_scope(names):
-        yield names
+    # The outer scope takes back what the user's modules register with Keras while they are imported.
+    with custom_object_scope({}), imported(places) as names:
+        _rename(names)
+        with custom_object_scope(names):
+            yield names
     keras.backend.clear_session()
+
+
+def _rename(names: Mapping[str, Any]) -> None:
+    """Let each object bear the name that the workflow gave it: Keras writes that name into a model, and looks it up."""
+    for name, thing in names.items():
+        if getattr(thing, "__name__", name) != name:
+            thing.__name__ = thing.__qualname__ = name
 
 
 def check_objects(exam: Examination, model: Reference, objects: object) -> ModelFact | None:

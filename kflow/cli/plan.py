@@ -1,5 +1,6 @@
 """``kflow plan``: tell what a run would do, and why."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     kept = open_store(store)
-    planner = Planner(bound, kept, workspace, previous_components(kept.root, str(file)))
+    planner = Planner(bound, kept, workspace, previous_components(kept.root, os.path.normpath(file)))
     actions = planner.preview()
     typer.echo(describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions]))
     return 0

@@ -1,5 +1,6 @@
 """``kflow run``: run a workflow."""
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def run(file: Path, overrides: Sequence[str], store: Path | None, is_debug: bool
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     console = Console(is_debug=is_debug)
     try:
-        record = execute(bound, open_store(store), workspace, str(file), console)
+        record = execute(bound, open_store(store), workspace, os.path.normpath(file), console)
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1

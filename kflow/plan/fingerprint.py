@@ -115,6 +115,10 @@ def _sha256(text: str) -> str:
 _TITLES = {"files": "file", "code": "code", "inputs": "input", "libraries": "library", "environ": "variable"}
 
 
+_SINGLE = {"kind": None, "version": None, "scheme": None, "seed": None, "gpus": 0}
+"""The components that are one value, with what stands for one that is left out."""
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of components, the telling ones first.
 
@@ -131,10 +135,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             found.append(f"{_TITLES[part]} {name} {verb}")
     for name, (before, after) in _changed(old.get("libraries", {}), new.get("libraries", {})):
         found.append(f"{name}: {before} -> {after}")
-    for name in ("kind", "version", "scheme", "seed", "gpus"):
-        if old.get(name) != new.get(name):
-            found.append(f"{name}: {old.get(name)} -> {new.get(name)}")
-    return found
+    for name, absent in _SINGLE.items():
+        before, after = old.get(name, absent), new.get(name, absent)
+        if before != after:
+            found.append(f"{name}: {before} -> {after}")
+    return list(dict.fromkeys(found))  # gpus: the wish, and what it came to
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:

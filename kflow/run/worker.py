@@ -5,6 +5,7 @@ argument. Standard output and error of a step go to its log. When standard input
 worker ends itself with all that it started.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -76,8 +77,9 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
         return {"event": "done", "outputs": _run(task, report)}
     except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
         text = traceback.format_exc()
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a full disk takes no log either, and is told all the same
+            sys.stderr.write(text)
+            sys.stderr.flush()
         return {"event": "failed", "message": describe_error(error), "traceback": text}
 
 

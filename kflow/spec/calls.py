@@ -70,12 +70,13 @@ class Call(Compound):
 
 def call_schema(names: tuple[str, ...]) -> dict[str, Any]:
     """Return the JSON Schema of a call: an editor offers the names, and every other name may stand there too."""
-    arguments = {"type": ["object", "null"]}
-    call = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": arguments}
-    text = {"type": "string", "minLength": 1}
-    if not names:
-        return {"anyOf": [text, call]}
-    return {"anyOf": [{"enum": list(names)}, text, call | {"properties": dict.fromkeys(names, arguments)}]}
+    # A pattern that fits every name: what it says holds for the offered names too.
+    call = {"type": "object", "patternProperties": {"": {"type": ["object", "null"]}}, "minProperties": 1}
+    forms = [
+        {"type": "string", "minLength": 1},
+        {**call, "maxProperties": 1, "properties": {name: {} for name in names}},
+    ]
+    return {"anyOf": [{"enum": list(names)}, *forms] if names else forms}
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def workflow_schema(kinds: Mapping[str, type[StepSpec]]) -> dict[str, Any]:
         definitions[name] = _step_schema(name, _open(schema), kinds[name])
         steps.append({"if": _has_kind(name), "then": {"$ref": f"{_REF}{name}"}})
     for family, names in keras_names().items():
-        definitions[f"keras_{family}"] = call_schema(tuple(names))
+        definitions[f"keras_{family}"] = _open(call_schema(tuple(names)))
     return {**_header_schema(kinds, steps), "$defs": _used(definitions)}
 
 
@@ -89,8 +89,8 @@ def _step_schema(name: str, schema: dict[str, Any], kind: type[StepSpec]) -> dic
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
     """Let a param stand for every value inside a schema, and give the calls of Keras their names."""
     result = dict(schema)
-    if "properties" in result:
-        result["properties"] = {name: _or_placeholder(value) for name, value in result["properties"].items()}
+    for key in {"properties", "patternProperties"} & set(result):
+        result[key] = {name: _or_placeholder(value) for name, value in result[key].items()}
     for key in ("items", "additionalProperties"):
         if isinstance(result.get(key), dict):
             result[key] = _or_placeholder(result[key])

@@ -83,9 +83,7 @@ class Bench:
     def examine(self, spec: StepSpec, **facts: Any) -> tuple[Mapping[str, Any], list[str]]:
         """Let a step examine its fields; returns the facts of its outputs and the problems."""
         workspace = Workspace(self.root)
-        exam = Examination(
-            {"${" + name.replace("__", ".") + "}": fact for name, fact in facts.items()}, workspace
-        )
+        exam = Examination({"${" + name.replace("__", ".") + "}": fact for name, fact in facts.items()}, workspace)
         found = spec.examine(exam)
         workspace.probe.stop()
         return found, [problem.message for problem in exam.problems]

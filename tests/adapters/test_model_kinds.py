@@ -84,7 +84,8 @@ class TestBuildModel:
 
     def test_a_function(self, bench):
         """A function of the user's gets its arguments."""
-        code = "import keras\ndef build(width):\n    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width)])\n"
+        layers = "[keras.Input((4,)), keras.layers.Dense(width)]"
+        code = f"import keras\ndef build(width):\n    return keras.Sequential({layers})\n"
         (bench.root / "models.py").write_text(code)
         model = bench.run(BuildModel, function="models.py:build", arguments={"width": 5})["model"]
 
@@ -111,7 +112,7 @@ class TestBuildModel:
     @pytest.mark.parametrize(
         ("code", "message"),
         [
-            ("def build(): return 3", "expected a keras.Model, got int"),
+            ("def build(): return 3", r"expected a keras\.Model, got int"),
             ("import keras\ndef build(): return keras.Sequential([keras.layers.Dense(2)])", "no weights yet"),
         ],
     )
@@ -173,10 +174,26 @@ class TestCustomObjects:
 
     def test_nowhere_after(self, bench, given):
         """A step that does not take the objects does not see them, and says which name is missing."""
-        with pytest.raises((TypeError, ValueError), match="Doubled|square|Small|Positive"):
+        with pytest.raises((TypeError, ValueError), match=r"Doubled|square|Small|Positive"):
             bench.run(Predict, given, model="${m}", x="${x}")
 
         assert not set(NAMES) & set(keras.saving.get_custom_objects())
+
+    def test_a_name_that_differs_from_the_one_in_the_module(self, bench, data):
+        """The workflow's name counts, also for a model that has been stored, and a registration is taken back."""
+        code = (
+            "import keras\n@keras.saving.register_keras_serializable(package='mine')\ndef relu(x):\n    return x * x\n"
+        )
+        (bench.root / "mine.py").write_text(code)
+        objects = bench.run(RegisterObjects, objects={"Squared": "mine.py:relu"}).stored("objects")
+        layers = [{"Input": {"shape": [4]}}, {"Activation": {"activation": "Squared"}}]
+        model = bench.run(BuildModel, {"${c}": objects}, layers=layers, objects="${c}").stored("model")
+        given = {"${c}": objects, "${m}": model, "${x}": ("array", data[0])}
+
+        rows = bench.run(Predict, given, model="${m}", x="${x}", objects="${c}")["array"]
+
+        np.testing.assert_allclose(rows[:], data[0] ** 2, rtol=1e-6)
+        assert not any("relu" in name or "Squared" in name for name in keras.saving.get_custom_objects())
 
     def test_a_model_whose_objects_are_not_taken_is_found_beforehand(self, bench):
         """The model knows what it was built with."""
@@ -397,7 +414,7 @@ class TestFilesOfModels:
         model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)])
         model.save(bench.root / "lambda.keras")
 
-        with pytest.raises(ValueError, match="(?i)lambda"):
+        with pytest.raises(ValueError, match=r"(?i)lambda"):
             bench.run(LoadModel, filepath="lambda.keras")
 
     def test_a_damaged_file(self, bench):

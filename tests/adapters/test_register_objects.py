@@ -43,9 +43,16 @@ def test_a_module_that_fails_fails_the_step(bench):
         bench.run(RegisterObjects, objects={"F": "layers.py:f"})
 
 
+def test_two_names_for_one_object_are_found_beforehand(bench):
+    """Keras saves an object under one name, so the other could not be loaded."""
+    _, problems = bench.examine(RegisterObjects(objects={"A": "layers.py:f", "B": "layers.py:f"}))
+
+    assert problems == ["layers.py:f has the name 'A' already; Keras saves an object under one name"]
+
+
 def test_the_names_are_known_beforehand(bench):
     """Consumers can check against them; names of Keras are refused."""
-    spec = RegisterObjects(objects={"Mine": "layers.py:f", "relu": "layers.py:f"})
+    spec = RegisterObjects(objects={"Mine": "layers.py:f", "relu": "layers.py:g"})
 
     facts, problems = bench.examine(spec)
 

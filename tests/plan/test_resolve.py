@@ -26,7 +26,11 @@ def folder(tmp_path: Path) -> Path:
 def bind_text(folder: Path, steps: str, *, check_contents: bool = False) -> Bound:
     """Bind a workflow in a folder."""
     parsed = parse_workflow(parse_document(HEAD + steps, "a.yaml"), Registry())
-    return bind(parsed, Workspace(folder), check_contents=check_contents)
+    workspace = Workspace(folder)
+    try:
+        return bind(parsed, workspace, check_contents=check_contents)
+    finally:
+        workspace.probe.stop()
 
 
 def complaints(folder: Path, steps: str, *, check_contents: bool = False) -> list[tuple[str, int, str | None]]:
@@ -250,7 +254,7 @@ def test_a_file_that_may_not_be_read_is_a_complaint(folder: Path) -> None:
     text = HEAD + f"  a: {{kind: fetch, origin: a.h5, file_hash: 'sha256:{'0' * 64}'}}\n"
     parsed = parse_workflow(parse_document(text, "a.yaml"), Registry())
 
-    with pytest.raises(WorkflowError, match="a.yaml:4:3: cannot look at a.h5: Permission denied"):
+    with pytest.raises(WorkflowError, match=r"a\.yaml:4:3: cannot look at a\.h5: Permission denied"):
         bind(parsed, Refusing(folder))
 
 

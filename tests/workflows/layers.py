@@ -4,5 +4,5 @@ import keras
 
 
 def Swish(x):  # noqa: N802  the name in the workflow
-    """x * sigmoid(x)."""
+    """Multiply by the sigmoid."""
     return x * keras.ops.sigmoid(x)
