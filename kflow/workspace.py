@@ -82,7 +82,7 @@ class Workspace:
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
-        return Path(os.path.abspath(self.root / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+        return Path(os.path.abspath(self.root / path))  # noqa: PTH100  resolve() follows links
 
     # --- files -----------------------------------------------------------------------------------------
 

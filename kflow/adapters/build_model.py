@@ -30,7 +30,7 @@ from pydantic import Field
 
 from kflow.adapters.session import ObjectsField, as_tuple, construct, keras_session
 from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
-from kflow.spec.calls import Call, check_call, custom_names
+from kflow.spec.calls import Call, Layer, check_call, custom_names
 from kflow.spec.facts import Fact, ModelFact
 from kflow.spec.types import Model, Symbol
 
@@ -41,7 +41,7 @@ class BuildModel(StepSpec, kind="build_model", version=1):
     libraries = ("keras", "tensorflow")
     is_random = True
 
-    layers: tuple[Call, ...] | None = Field(default=None, description="The layers, first Input.")
+    layers: tuple[Layer, ...] | None = Field(default=None, description="The layers, first Input.")
     config: dict[str, Any] | None = Field(
         default=None, description="A full Keras config, as model.to_json() writes it."
     )

@@ -15,16 +15,16 @@ Outputs: ``metrics``.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from kflow.adapters.feeding import Arrays, batches, check_rows, open_arrays
 from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
-from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
-from kflow.spec.calls import Call, check_call, custom_names
+from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
+from kflow.spec.calls import Loss, Metric, check_call, custom_names
 from kflow.spec.facts import Fact
-from kflow.spec.types import Array, Bound, Int, Metrics, Model, PositiveInt
+from kflow.spec.types import Array, Bound, Gpus, Metrics, Model, PositiveInt
 
 
 class Evaluate(StepSpec, kind="evaluate", version=1):
@@ -36,14 +36,14 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
     x: Arrays = Field(description="The inputs.")
     y: Arrays = Field(description="The targets.")
     sample_weight: Array | None = Field(default=None, description="A weight for each row.")
-    loss: Call | None = Field(default=None, description="Replaces the loss of the model.")
-    metrics: tuple[Call, ...] | None = Field(default=None, description="Replaces the metrics of the model.")
+    loss: Loss | None = Field(default=None, description="Replaces the loss of the model.")
+    metrics: tuple[Metric, ...] | None = Field(default=None, description="Replaces the metrics of the model.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
     expect: dict[str, Bound] = Field(
         default_factory=dict, description="Bounds by metric; the run fails when one is missed."
     )
     objects: ObjectsField
-    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+    gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
 
     class Outputs(StepOutputs):
         """What others may reference."""

@@ -11,7 +11,7 @@ Outputs: ``array``, one row for each row of ``x``.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from kflow.adapters.feeding import Arrays, batches, open_arrays
 from kflow.adapters.session import ObjectsField, check_gpus, check_objects, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import ArrayFact, Fact
-from kflow.spec.types import Array, Int, Model, OutputPath, PositiveInt
+from kflow.spec.types import Array, Gpus, Model, OutputPath, PositiveInt
 
 
 class Predict(StepSpec, kind="predict", version=1):
@@ -32,7 +32,7 @@ class Predict(StepSpec, kind="predict", version=1):
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
     to_file: Annotated[OutputPath | None, NotFingerprinted()] = Field(default=None, description="A .npy file to write.")
     objects: ObjectsField
-    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+    gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
 
     class Outputs(StepOutputs):
         """What others may reference."""

@@ -49,9 +49,10 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
     def run(self, context: StepContext) -> StepOutputs:
         """Import every object once, so that a broken module shows here, and keep the source."""
         from kflow.artifacts.objects import ObjectSources, imported
+        from kflow.core.objects import custom_object_scope
 
         places = {name: (context.root / symbol.module, symbol.name) for name, symbol in self.objects.items()}
-        with imported(places):
+        with custom_object_scope({}), imported(places):  # the scope takes back what the modules register with Keras
             pass
         modules = dict.fromkeys(symbol.module for symbol in self.objects.values())
         sources = {

@@ -24,16 +24,16 @@ Outputs: ``model`` (trained), ``history``.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kflow.adapters.feeding import Arrays, batches, check_rows, count_rows, open_arrays
 from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
-from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
-from kflow.spec.calls import Call, check_call, custom_names
+from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
+from kflow.spec.calls import Call, Callback, Loss, Metric, Optimizer, check_call, custom_names
 from kflow.spec.facts import ArrayFact, Fact, ModelFact
-from kflow.spec.types import Array, Bool, Float, Fraction, History, Int, Model, PositiveInt
+from kflow.spec.types import Array, Bool, Float, Fraction, Gpus, History, Model, PositiveInt
 
 _ONE_HOT_LOSSES = {"categorical_crossentropy", "CategoricalCrossentropy", "categorical_hinge", "CategoricalHinge"}
 _SPARSE_LOSSES = {"sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"}
@@ -46,9 +46,9 @@ class ValidationData(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    x: Arrays
-    y: Arrays
-    sample_weight: Array | None = None
+    x: Arrays = Field(description="The inputs.")
+    y: Arrays = Field(description="The targets.")
+    sample_weight: Array | None = Field(default=None, description="A weight for each row.")
 
 
 class Train(StepSpec, kind="train", version=1):
@@ -63,22 +63,22 @@ class Train(StepSpec, kind="train", version=1):
     sample_weight: Array | None = Field(default=None, description="A weight for each row.")
     validation_data: ValidationData | None = Field(default=None, description="Measured on after each epoch.")
     validation_split: Fraction | None = Field(default=None, description="The last part of x and y to hold out.")
-    optimizer: Call = Field(default=Call("rmsprop"), description="A name, or a class with its arguments.")
-    loss: Call | dict[str, Call] = Field(description="A name, a class with its arguments, or one for each output.")
+    optimizer: Optimizer = Field(default=Call("rmsprop"), description="A name, or a class with its arguments.")
+    loss: Loss | dict[str, Loss] = Field(description="A name, a class with its arguments, or one for each output.")
     loss_weights: dict[str, Float] | tuple[Float, ...] | None = Field(default=None, description="One for each output.")
-    metrics: tuple[Call, ...] | dict[str, tuple[Call, ...]] = Field(default=(), description="What to measure.")
-    weighted_metrics: tuple[Call, ...] = Field(default=(), description="What to measure with sample weights.")
+    metrics: tuple[Metric, ...] | dict[str, tuple[Metric, ...]] = Field(default=(), description="What to measure.")
+    weighted_metrics: tuple[Metric, ...] = Field(default=(), description="What to measure with sample weights.")
     epochs: PositiveInt = Field(default=1, description="How often to go through all rows.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
     shuffle: Bool = Field(default=True, description="Whether to shuffle the rows anew in each epoch.")
     class_weight: dict[str, Float] | None = Field(
         default=None, description="A weight for each class, such as '0': 2.0."
     )
-    callbacks: tuple[Call, ...] = Field(default=(), description="Callbacks of Keras, or custom ones.")
+    callbacks: tuple[Callback, ...] = Field(default=(), description="Callbacks of Keras, or custom ones.")
     steps_per_execution: PositiveInt = Field(default=1, description="Batches in one call of the compiled step.")
     jit_compile: Bool | Literal["auto"] = Field(default="auto", description="Whether to compile with XLA.")
     objects: ObjectsField
-    gpus: Int | Literal["all"] = Field(default=0, ge=0, description="How many GPUs to use.")
+    gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
 
     class Outputs(StepOutputs):
         """What others may reference."""
