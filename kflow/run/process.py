@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -51,28 +51,40 @@ class Worker:
         WorkerDied
             If the process ends instead of answering.
         """
-        if self._process is None or self._process.poll() is not None or gpus != self._gpus:
+        is_warm = self._process is not None and self._process.poll() is None and gpus == self._gpus
+        if not is_warm:
             self.stop()
             self._start(gpus)
-        assert self._process is not None, "just started"
+        try:
+            for event in self._answers(task):
+                if event["event"] in {"done", "failed"}:
+                    return event
+                if event["event"] == "started":
+                    is_warm = False  # from here on its death is that of the step
+                else:
+                    report(event)
+        except BaseException:
+            self.stop()  # at once: it must not go on writing where the runner tidies up
+            raise
+        death = self._death()
+        if is_warm:  # it died while it was idle, and the step has not begun
+            return self.run(task, gpus, report)
+        raise death
+
+    def _answers(self, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Hand over a task and yield the events that come back, until the worker has no more to say."""
+        assert self._process is not None, "it has been started"
         assert self._process.stdin is not None, "it is a pipe"
-        assert self._replies is not None, "just started"
+        assert self._replies is not None, "it has been started"
         try:
             self._process.stdin.write(json.dumps(task) + "\n")
             self._process.stdin.flush()
             for line in self._replies:
                 if not line.endswith("\n"):
                     break  # it died in the middle of a word
-                event: dict[str, Any] = json.loads(line)
-                if event["event"] in {"done", "failed"}:
-                    return event
-                report(event)
+                yield json.loads(line)
         except BrokenPipeError:
-            raise self._death() from None
-        except BaseException:
-            self.stop()  # at once: it must not go on writing where the runner tidies up
-            raise
-        raise self._death()
+            return
 
     def _start(self, gpus: tuple[str, ...]) -> None:
         read_end, write_end = os.pipe()

@@ -35,6 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
     while True:
         task = json.loads(tasks.get())
+        _send(replies, {"event": "started"})
         _send(replies, serve(task, lambda event: _send(replies, event)))
 
 

@@ -195,7 +195,8 @@ def test_a_training_and_what_makes_it_run_again(make_folder: MakeFolder, spy: Sp
 def test_an_interrupted_run_says_so_and_is_continued(make_folder: MakeFolder, number: int) -> None:
     """Exit code 130, no process left, the finished steps kept; the next run does the rest."""
     folder = make_folder(WITH_CODE, {"user.py": WAITING})
-    runner = folder.start("run", "w.yaml")
+    # Under nohup the tests themselves ignore SIGHUP, and kflow respects that.
+    runner = folder.start("run", "w.yaml", prefix=("env", "--default-signal=HUP"))
     worker = int(wait_for(folder.path / "pid"))
     runner.send_signal(number)
     out, err = runner.communicate(timeout=60)
