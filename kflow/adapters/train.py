@@ -5,7 +5,7 @@
       model: ${model}
       x: ${x_train}
       y: ${y_train}
-      validation_data: {x: ${x_val}, y: ${y_val}}     # or validation_split: 0.1
+      validation_data: {x: "${x_val}", y: "${y_val}"} # or validation_split: 0.1
       optimizer: {Adam: {learning_rate: 1e-3}}        # or just: adam
       loss: categorical_crossentropy
       metrics: [accuracy]
@@ -164,6 +164,7 @@ class Train(StepSpec, kind="train", version=1):
             trained = self._replicate(model, context.gpus)
             self._compile(trained, custom)
             training, validation = self._feeds(context)
+            self._check_labels(context, model)
             history = trained.fit(
                 training,
                 validation_data=validation,
@@ -203,6 +204,19 @@ class Train(StepSpec, kind="train", version=1):
             steps_per_execution=self.steps_per_execution,
             jit_compile=self.jit_compile,
         )
+
+    def _check_labels(self, context: StepContext, model: Any) -> None:
+        """Compare class numbers with the last layer: TensorFlow says it badly on a CPU, and not at all on a GPU."""
+        if not (isinstance(self.loss, Call) and self.loss.name in _SPARSE_LOSSES and isinstance(self.y, Array)):
+            return
+        classes = model.output_shape[-1]
+        for start, block in context.open(self.y).blocks():
+            wrong = (block < 0) | (block >= classes)
+            if wrong.any():
+                row = int(wrong.reshape(len(block), -1).any(axis=1).argmax())
+                value = block[row].ravel()[0]
+                message = f"y has the label {value} in row {start + row}; the last layer has {classes} classes, from 0"
+                raise ValueError(message)
 
     def _callbacks(self, custom: Mapping[str, Any]) -> list[Any]:
         import keras

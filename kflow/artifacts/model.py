@@ -42,7 +42,34 @@ def read_model(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
         message = f"{path} is not a whole .keras file"
         raise ValueError(message)
-    return keras.saving.load_model(path, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except (TypeError, ValueError) as error:
+        missing = _unknown_names(path)
+        if not missing:
+            raise
+        message = f"the model uses {', '.join(missing)}, which this step does not know; take them with 'objects:'"
+        raise ValueError(message) from error
+
+
+def _unknown_names(path: Path) -> list[str]:
+    """Return the classes and functions in a ``.keras`` file that are neither Keras's nor in scope."""
+    from kflow.core.objects import get_custom_objects
+
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    known = get_custom_objects()
+    found: dict[str, None] = {}
+    nests = [config]
+    while nests:
+        nest = nests.pop()
+        nests.extend(nest.values() if isinstance(nest, dict) else nest if isinstance(nest, list) else ())
+        if isinstance(nest, dict) and nest.get("registered_name"):
+            is_function = nest.get("class_name") == "function"
+            name = nest.get("config") if is_function else nest.get("class_name")
+            if nest["registered_name"] not in known and name not in known and nest.get("class_name") != "__lambda__":
+                found.setdefault(str(name))
+    return sorted(found)
 
 
 def write_model(model: Any, path: Path) -> None:

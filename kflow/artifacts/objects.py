@@ -76,35 +76,62 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
     """
     path_before, modules_before = list(sys.path), set(sys.modules)
     loaded: dict[Path, ModuleType] = {}
+    local: dict[str, ModuleType] = {}
     try:
         result = {}
         for name, (file, symbol) in objects.items():
             if file not in loaded:
+                # Modules of one folder share what they import.
+                sys.modules.update({each: local[each] for each in local if _lies_below(local[each], file.parent)})
                 loaded[file] = _import(file)
+                _set_aside(file, modules_before, local)
             if not hasattr(loaded[file], symbol):
                 message = f"{file.name} defines no {symbol!r}"
                 raise AttributeError(message)
             result[name] = getattr(loaded[file], symbol)
+        # For what they import while they run.
+        sys.modules.update(local)
+        sys.path.extend(str(file.parent) for file in loaded)
         yield result
     finally:
         sys.path[:] = path_before
-        folders = {str(file.parent) for file in loaded}
+        folders = {file.parent for file, _ in objects.values()}
         for name in set(sys.modules) - modules_before:
-            origin = getattr(sys.modules[name], "__file__", None) or ""
-            if any(origin.startswith(folder + "/") for folder in folders):
+            if any(_lies_below(sys.modules[name], folder) for folder in folders):
                 del sys.modules[name]
 
 
 def _import(file: Path) -> ModuleType:
-    # At the end of the path: a user's random.py must not stand in for the standard library's.
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None, "a .py file always has a loader"
     assert spec.loader is not None, "a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
-    known = sys.modules.get(file.stem)
-    if known is None:
+    if file.stem not in sys.modules:
         sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    # At the end of the path: a user's random.py must not stand in for the standard library's.
+    sys.path.append(str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
     return module
+
+
+def _set_aside(file: Path, before: set[str], local: dict[str, ModuleType]) -> None:
+    """Take the local modules of a user module out of the way of the next one's.
+
+    Raises
+    ------
+    ValueError
+        If another file has come as a module of the same name: an import while they run could get the wrong one.
+    """
+    for name in set(sys.modules) - before:
+        if _lies_below(sys.modules[name], file.parent):
+            module = sys.modules.pop(name)
+            if local.setdefault(name, module).__file__ != module.__file__:
+                message = f"two different files are the module {name!r}; rename one of them"
+                raise ValueError(message)
+
+
+def _lies_below(module: ModuleType, folder: Path) -> bool:
+    return (getattr(module, "__file__", None) or "").startswith(f"{folder}/")

@@ -15,10 +15,10 @@ def main() -> None:
 
         print(f"kflow {__version__}")  # noqa: T201
         return
+    _open_closed_descriptors()
     import traceback
 
     from kflow.cli.app import app
-    from kflow.errors import KflowError
 
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
         if isinstance(stream, io.TextIOWrapper):
@@ -26,21 +26,37 @@ def main() -> None:
     is_debug = "--debug" in sys.argv
     try:
         app()
-    except KflowError as error:
-        if is_debug:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
+        if is_debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
             traceback.print_exc()
-        print(f"{error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except BrokenPipeError:
+        sys.exit(_explain(error))
+
+
+def _explain(error: BaseException) -> int:
+    """Say what ended the command, and return its exit code."""
+    from kflow.errors import KflowError
+
+    code, text = 1, f"kflow has a bug: {type(error).__name__}: {error}; run the command again with --debug to see where"
+    if isinstance(error, KflowError):
+        code, text = error.exit_code, str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        code, text = 130, "interrupted"
+    elif isinstance(error, BrokenPipeError):
         # The reader of our output has gone (kflow runs | head); Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as error:  # the last boundary: what nobody foresaw is a bug of ours
-        if is_debug:
-            raise
-        text = f"kflow has a bug: {type(error).__name__}: {error}; run the command again with --debug to see where"
-        print(text, file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        return 141
+    elif isinstance(error, OSError):
+        text = f"{error.filename or 'output'}: {error.strerror or error}"
+    print(text, file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _open_closed_descriptors() -> None:
+    """Open what the caller has closed (kflow run w.yaml >&-): a file opened later must not become our output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))

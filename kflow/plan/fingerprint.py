@@ -3,13 +3,14 @@
 ``components`` says what goes in, in one screen; ``fingerprint`` is the SHA-256 of its canonical JSON.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from kflow.spec.base import NotFingerprinted, StepSpec
-from kflow.spec.references import names_used, parse_target
+from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
+from kflow.spec.references import names_used
 from kflow.spec.workflow import Step
 
 SCHEME = 1
@@ -74,8 +75,13 @@ def _fields(step: Step) -> dict[str, Any]:
     """Return the fields that matter, typed and complete: writing a default down, or 1 for 1.0, changes nothing."""
     fields = step.spec.model_dump(mode="json")
     # The value of an environment variable must not get into a record: such a field stays as it is written.
-    fields |= {name: value for name, value in step.fields.items() if name in fields and any(names_used(value, "env"))}
-    return {name: _without_references(value) for name, value in fields.items() if _matters(step.spec, name)}
+    for name, value in step.fields.items():
+        if name in fields and any(names_used(value, "env")):
+            fields[name] = copy.deepcopy(value)
+    # The names of steps stay out as well: their content stands under inputs, and renaming one changes nothing.
+    for path, _ in references(step.spec):
+        _replace(fields, path, "${}")
+    return {name: value for name, value in fields.items() if _matters(step.spec, name)}
 
 
 def _matters(spec: StepSpec, field: str) -> bool:
@@ -83,13 +89,12 @@ def _matters(spec: StepSpec, field: str) -> bool:
     return not any(isinstance(each, NotFingerprinted) for each in info.metadata)
 
 
-def _without_references(value: Any) -> Any:
-    """Leave out the names of steps: their content stands under inputs, and renaming one changes nothing."""
-    if isinstance(value, str):
-        return "${}" if parse_target(value) else value
-    if isinstance(value, Mapping):
-        return {key: _without_references(item) for key, item in value.items()}
-    return [_without_references(item) for item in value] if isinstance(value, list) else value
+def _replace(fields: dict[str, Any], path: Path_, value: str) -> None:
+    """Put a value at a path of nested fields; what the path names is there, for it comes from the same step."""
+    nest: Any = fields
+    for part in path[:-1]:
+        nest = nest[part]
+    nest[path[-1]] = value
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -104,8 +109,8 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """Return the one JSON text of a value: sorted keys, no spaces; Infinity and NaN as Python writes them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def _sha256(text: str) -> str:

@@ -175,12 +175,17 @@ def _do_step(run: Run, name: str) -> bool:
     run.report(events.StepStarted(name, step.kind, action.reason))
     began = time.monotonic()
     with run.store.claim(action.fingerprint):
-        entry = run.store.lookup(action.fingerprint) or _compute(run, name, action)
+        made = run.store.lookup(action.fingerprint)
+        entry = made or _compute(run, name, action)
     step.duration = round(time.monotonic() - began, 3)
-    if entry is not None:
+    run.current = None
+    if made is not None:
+        step.reason = "another run has made it meanwhile"
+        run.report(events.StepReused(name, step.kind))
+        _keep(run, name, made, "reused")
+    elif entry is not None:
         run.report(events.StepFinished(name, step.kind, step.duration, _summary(entry)))
         _keep(run, name, entry, "run")
-    run.current = None
     return entry is not None
 
 

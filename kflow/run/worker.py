@@ -31,7 +31,7 @@ def main() -> None:
     os.set_inheritable(int(sys.argv[1]), False)  # what a step starts must not keep the line open
     replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1)
     tasks: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    threading.Thread(target=_listen, args=(_take_input(), tasks), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
     while True:
         task = json.loads(tasks.get())
@@ -39,8 +39,17 @@ def main() -> None:
         _send(replies, serve(task, lambda event: _send(replies, event)))
 
 
-def _listen(tasks: "queue.Queue[str]") -> None:
-    for line in sys.stdin:
+def _take_input() -> IO[str]:
+    """Take standard input for the tasks alone: a step that reads it (a forgotten breakpoint) finds it at its end."""
+    tasks = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return tasks
+
+
+def _listen(lines: IO[str], tasks: "queue.Queue[str]") -> None:
+    for line in lines:
         tasks.put(line)
     os.killpg(0, signal.SIGKILL)
 
@@ -93,6 +102,7 @@ def _run(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -
     context = StepContext(
         Path(task["root"]), workdir, task["seed"], task["gpus"], artifacts, tuple_sources(task["sources"]), report
     )
+    os.chdir(context.root)  # relative paths start at the workflow file, those inside callbacks as well
     outputs = spec.run(context)
     saved = {}
     for name, kind in spec.Outputs.types().items():
@@ -121,14 +131,24 @@ def describe_error(error: BaseException) -> str:
     >>> describe_error(KeyError("x"))
     "KeyError: 'x'"
     """
-    text = str(error).strip()
+    # What cannot be encoded cannot be kept in a record.
+    text = str(error).strip().encode("utf-8", "backslashreplace").decode("utf-8")
     first = " ".join(text.split("\n\n")[0].split())
+    if first.endswith(":"):
+        first = _cause(text) or first
     name = type(error).__name__
     if isinstance(error, OSError) and first.endswith(" written"):  # NumPy's "2560 requested and 2032 written"
         return f"a file could not be written to its end; the disk may be full ({first})"
     if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
         return first[:600]
     return f"{name}: {first[:600]}" if first else name
+
+
+def _cause(text: str) -> str | None:
+    """Find the sentence of TensorFlow's "Graph execution error:" that says what happened: the last that is no place."""
+    lines = [line.strip() for line in text.splitlines()[1:]]
+    told = [line for line in lines if line and not line.startswith(("Detected at", "File ", "[[", "<", "Stack trace"))]
+    return told[-1] if told else None
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class Look(Protocol):
     def check_symbol(self, module: str, name: str) -> None:
         """Raise SyntaxError or LookupError where a Python file does not define a name."""
 
+    def sources(self, module: str) -> tuple[str, ...]:
+        """Return a user module and the local modules that it imports, relative to the workflow file."""
+
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file in hexadecimal digits."""
 
@@ -129,7 +132,7 @@ class StepSpec(BaseModel):
     """A step as the workflow says it; a subclass is a kind."""
 
     # Defaults are validated like any value, so that leaving one out and writing it down is the same.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     kind: ClassVar[str]
     version: ClassVar[int]

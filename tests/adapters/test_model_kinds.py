@@ -174,7 +174,7 @@ class TestCustomObjects:
 
     def test_nowhere_after(self, bench, given):
         """A step that does not take the objects does not see them, and says which name is missing."""
-        with pytest.raises((TypeError, ValueError), match=r"Doubled|square|Small|Positive"):
+        with pytest.raises(ValueError, match=r"the model uses .*Doubled.*; take them with 'objects:'"):
             bench.run(Predict, given, model="${m}", x="${x}")
 
         assert not set(NAMES) & set(keras.saving.get_custom_objects())
@@ -272,6 +272,15 @@ class TestTrain:
         )["model"]
 
         np.testing.assert_array_equal(model.get_weights()[0], before)
+
+    @pytest.mark.parametrize("label", [3, -1])
+    def test_a_label_that_the_last_layer_does_not_have(self, bench, inputs, label):
+        """Value, row and number of classes are told, before the training."""
+        labels = np.array([0, 1, 2, label] * 10, "int16")
+        message = f"y has the label {label} in row 3; the last layer has 3 classes"
+
+        with pytest.raises(ValueError, match=message):
+            _train(bench, inputs | {"${y}": ("array", labels)}, loss="sparse_categorical_crossentropy")
 
     def test_several_inputs_by_name(self, bench, data):
         """A model with two inputs takes a mapping, or a list."""

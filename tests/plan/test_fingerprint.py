@@ -109,8 +109,7 @@ def test_a_fingerprint_is_the_digest_of_tagged_canonical_json() -> None:
     text = 'kflow-fingerprint-1\n{"a":{"\\u00e9":true},"b":[1,2.5,null]}'
 
     assert fingerprint(parts) == hashlib.sha256(text.encode()).hexdigest()
-    with pytest.raises(ValueError, match="Out of range float values"):
-        fingerprint({"a": float("nan")})
+    assert canonical_json([float("nan"), float("inf")]) == "[NaN,Infinity]"
 
 
 def test_a_fingerprint_is_the_same_in_another_process() -> None:
@@ -187,3 +186,21 @@ def test_a_fingerprint_is_the_same_in_another_process() -> None:
 def test_differences_are_told_in_words(old: dict[str, Any], new: dict[str, Any], words: list[str]) -> None:
     """Who reads a plan sees what has changed since the last run, as deep as it lies."""
     assert differences(old, new) == words
+
+
+@pytest.mark.parametrize(("one", "other"), [("$${x}", "$${y}"), (float("inf"), float("-inf")), (float("nan"), None)])
+def test_values_that_differ_have_different_fingerprints(one: Any, other: Any) -> None:
+    """Text that only looks like a reference, and numbers that JSON does not know, are told apart."""
+    text = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+    fields = [
+        parse_document(
+            "kflow: 1\nname: w\nsteps: {a: {kind: build_model, function: 'models.py:build', arguments: {v: "
+            + (f"'{value}'" if isinstance(value, str) else text.get(str(value), "null"))
+            + "}}}",
+            "a.yaml",
+        )
+        for value in (one, other)
+    ]
+    steps = [parse_workflow(each, Registry()).workflow.steps["a"] for each in fields]
+
+    assert components(steps[0], **INPUTS)["fields"] != components(steps[1], **INPUTS)["fields"]
