@@ -8,8 +8,10 @@ characters that cannot be seen) is refused with its place in the file.
 
 from __future__ import annotations
 
+import errno
 import pathlib
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -88,7 +90,7 @@ def load_document(path: pathlib.Path) -> Document:
     Raises
     ------
     UsageError
-        There is no such file, it is a directory, or it cannot be read.
+        There is no such file, it is a directory or a device, or it cannot be read.
     WorkflowError
         The text is no YAML, or YAML that kflow refuses.
 
@@ -99,8 +101,7 @@ def load_document(path: pathlib.Path) -> Document:
     kflow.errors.UsageError: nowhere.yaml: there is no such file; check the name and the current directory
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)  # one more than allowed is enough to refuse it
+        data = _read(path)
     except FileNotFoundError:
         reason = "there is no such file; check the name and the current directory"
     except IsADirectoryError:
@@ -110,6 +111,15 @@ def load_document(path: pathlib.Path) -> Document:
     else:
         return parse_document(data, str(path))
     raise UsageError(f"{visible(str(path))}: {reason}")
+
+
+def _read(path: pathlib.Path) -> bytes:
+    """Read a file, or what is piped in; opening any other pipe or device may wait forever or have effects."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path) == "/dev/stdin"):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)  # one more than allowed is enough to refuse it
 
 
 def parse_document(text: str | bytes, name: str) -> Document:

@@ -2,10 +2,12 @@
 
 import ast
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import select
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -155,7 +157,14 @@ class Workspace:
 
     def _parse(self, path: Path) -> ast.Module:
         if path not in self._modules:
-            self._modules[path] = ast.parse(path.read_bytes(), filename=str(path))
+            mode = path.stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from a pipe may wait forever
+                raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            try:
+                self._modules[path] = ast.parse(path.read_bytes(), filename=str(path))
+            except (MemoryError, RecursionError):  # what the parser's own stack cannot hold
+                message = "too deeply nested"
+                raise SyntaxError(message, (str(path), None, None, None)) from None
         return self._modules[path]
 
     # --- machine ---------------------------------------------------------------------------------------
@@ -196,14 +205,15 @@ def _defined_names(tree: ast.Module) -> Iterator[str]:
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements of a module, those inside if, try and with included."""
-    for node in body:
+    todo = list(body)  # no recursion: each elif nests one deeper
+    while todo:
+        node = todo.pop()
         yield node
-        for branch in ("body", "orelse", "finalbody"):
-            if isinstance(node, ast.If | ast.Try | ast.With | ast.For):
-                yield from _top_level(getattr(node, branch, []))
+        if isinstance(node, ast.If | ast.Try | ast.With | ast.For):
+            for branch in ("body", "orelse", "finalbody"):
+                todo += getattr(node, branch, [])
         if isinstance(node, ast.Try):
-            for handler in node.handlers:
-                yield from _top_level(handler.body)
+            todo += [each for handler in node.handlers for each in handler.body]
 
 
 def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -572,7 +575,22 @@ def test_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path, name: str, me
         load_document(tmp_path / name)
 
 
-def test_endless_file_is_refused() -> None:
-    """Only as much is read as a workflow may have."""
-    with pytest.raises(WorkflowError, match="/dev/zero: the file is larger than 4 MiB"):
-        load_document(Path("/dev/zero"))
+def test_a_device_or_pipe_is_refused(tmp_path: Path) -> None:
+    """Nothing is opened that may never end or never begin."""
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(UsageError, match=f"{path}: the file cannot be read: it is no regular file"):
+            load_document(path)
+
+
+def test_a_workflow_can_be_piped_in() -> None:
+    """Of /dev/stdin, only as much is read as a workflow may have."""
+    code = "import pathlib, kflow.document as d; print(d.load_document(pathlib.Path('/dev/stdin')).value)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input="a: 1\n", capture_output=True, text=True, check=True)
+    with Path("/dev/zero").open("rb") as zeros:
+        endless = subprocess.run(command, stdin=zeros, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "{'a': 1}\n"
+    assert "/dev/stdin: the file is larger than 4 MiB" in endless.stderr

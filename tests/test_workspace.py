@@ -1,6 +1,7 @@
 """Tests of the look at files, code and machine."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,27 @@ class TestSymbols:
         with pytest.raises(SyntaxError) as caught:
             workspace.check_symbol("a.py", "f")
         assert caught.value.lineno == 2
+
+    @pytest.mark.parametrize("code", ["-" * 100_000 + "1", "x = 1" + "+1" * 100_000])
+    def test_code_that_is_too_deeply_nested(self, workspace, code):
+        """What Python itself could not compile is a complaint about the file."""
+        (workspace.root / "a.py").write_text(code)
+
+        with pytest.raises(SyntaxError, match="too deeply nested"):
+            workspace.check_symbol("a.py", "f")
+
+    def test_a_long_chain_of_elif(self, workspace):
+        """Python nests each one deeper; names are found in the last one too."""
+        (workspace.root / "a.py").write_text("if a: pass\n" + "elif b: pass\n" * 1200 + "else:\n    f = 1\n")
+
+        assert workspace.check_symbol("a.py", "f") is None
+
+    def test_a_pipe_is_not_waited_for(self, workspace):
+        """A module is a regular file."""
+        os.mkfifo(workspace.root / "a.py")
+
+        with pytest.raises(OSError, match="it is no regular file"):
+            workspace.check_symbol("a.py", "f")
 
     def test_nothing_is_run(self, workspace):
         """Looking at a module has no effect."""

@@ -42,12 +42,21 @@ class Fetch(StepSpec, kind="fetch", version=1):
         if self.extract != (self.member is not None):
             exam.problem("'extract: true' and 'member' belong together: the archive, and the file to take out of it")
         if self.origin.is_remote:
+            self._check_url(exam)
             return {}
         path = exam.look.resolve(self.origin.local_path)
         if not path.is_file():
             return {}
         self._verify(exam)
         return {} if self.extract else {"file": FileFact(str(path))}
+
+    def _check_url(self, exam: Examination) -> None:
+        from kflow.core.urls import check_url
+
+        try:
+            check_url(self.origin)
+        except ValueError as error:
+            exam.problem(str(error), "origin")
 
     def _verify(self, exam: Examination) -> None:
         if self.file_hash is None:

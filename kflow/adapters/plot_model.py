@@ -11,6 +11,7 @@ Outputs: ``image``.
 """
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import Field
@@ -19,6 +20,19 @@ from kflow.adapters.session import ObjectsField, check_objects, keras_session
 from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact
 from kflow.spec.types import Bool, Image, Model, OutputPath, PositiveInt
+
+_FORMATS = ("png", "svg", "jpg", "jpeg", "pdf", "dot", "gv")
+
+
+def _cannot_draw(form: str) -> str | None:
+    """Say why no program of this machine draws a format."""
+    from kflow.core.rendering import find_renderer
+
+    try:
+        find_renderer(form)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 class PlotModel(StepSpec, kind="plot_model", version=1):
@@ -49,9 +63,12 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
     def examine(self, exam: Examination) -> Mapping[str, Fact]:
         """Check the custom objects and the format."""
         check_objects(exam, self.model, self.objects)
-        name = self.to_file.rpartition("/")[2].lower()
-        if "." in name and not name.endswith((".png", ".svg", ".jpg", ".jpeg", ".dot", ".gv", ".pdf")):
+        form = PurePath(self.to_file).suffix.lstrip(".").lower() or "png"
+        if form not in _FORMATS:
             exam.problem("a model is drawn as .png, .svg, .jpg, .pdf or .dot", "to_file")
+        elif why := _cannot_draw(form):
+            able = ", ".join(f".{each}" for each in _FORMATS if not _cannot_draw(each))
+            exam.problem(f"{why}; this machine draws {able}", "to_file")
         return {}
 
     def run(self, context: StepContext) -> StepOutputs:

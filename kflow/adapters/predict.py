@@ -13,13 +13,21 @@ Outputs: ``array``, one row for each row of ``x``.
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from kflow.adapters.feeding import Arrays, batches, open_arrays
 from kflow.adapters.session import ObjectsField, check_gpus, check_objects, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import ArrayFact, Fact
 from kflow.spec.types import Array, Gpus, Model, OutputPath, PositiveInt
+
+
+def _check_ending(path: OutputPath) -> OutputPath:
+    if not path.endswith(".npy"):
+        message = "predictions are written to a file that ends in .npy"
+        raise PydanticCustomError("kflow", "{text}", {"text": message})
+    return path
 
 
 class Predict(StepSpec, kind="predict", version=1):
@@ -30,7 +38,9 @@ class Predict(StepSpec, kind="predict", version=1):
     model: Model
     x: Arrays = Field(description="The inputs.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
-    to_file: Annotated[OutputPath | None, NotFingerprinted()] = Field(default=None, description="A .npy file to write.")
+    to_file: Annotated[Annotated[OutputPath, AfterValidator(_check_ending)] | None, NotFingerprinted()] = Field(
+        default=None, description="A .npy file to write."
+    )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
 

@@ -58,7 +58,11 @@ class SliceHdf5(StepSpec, kind="slice_hdf5", version=1):
         except OSError as error:
             exam.problem(str(error), "dataset" if "data set" in str(error) else "datapath")
             return {}
-        rows = shape[0] if shape else 0
+        if not shape or not shape[0]:
+            what = "has no rows" if shape else "is a single value; a slice takes rows of an array"
+            exam.problem(f"data set {self.dataset!r} {what}", "dataset")
+            return {}
+        rows = shape[0]
         end = rows if self.end is None else self.end
         if end > rows:
             exam.problem(f"data set {self.dataset!r} has {rows} rows; a slice cannot end at {end}", "end")

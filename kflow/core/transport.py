@@ -12,7 +12,6 @@ import email.utils
 import http.client
 import io
 import os
-import re
 import socket
 import ssl
 import stat
@@ -24,6 +23,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+
+from kflow.core.urls import check_url, redact, scheme_of
+
+__all__ = [
+    "MAX_PAUSE",
+    "DownloadError",
+    "Job",
+    "Progress",
+    "RetryError",
+    "check_url",
+    "local_path",
+    "receive",
+    "redact",
+]
 
 Progress = Callable[[int, int | None], None]
 MAX_PAUSE = 60.0  # seconds: a server that asks for more is not waited for
@@ -91,10 +104,10 @@ def receive(job: Job) -> Iterator[tuple[Iterator[bytes], int | None]]:
 
 def local_path(origin: str | os.PathLike[str]) -> Path | None:
     """Return the path that a local origin names, None for an http or https URL."""
-    if not isinstance(origin, str) or not (scheme := _scheme_of(origin)):
+    if not isinstance(origin, str) or not (scheme := scheme_of(origin)):
         return Path(origin)
     if scheme in ("http", "https"):
-        _check_url(origin)
+        check_url(origin)
         return None
     if scheme == "file":
         parts = urllib.parse.urlsplit(origin)
@@ -102,48 +115,6 @@ def local_path(origin: str | os.PathLike[str]) -> Path | None:
             return Path(urllib.parse.unquote(parts.path))
     msg = f"cannot fetch {redact(origin)}: use an http, https or file URL of this machine, or a path (./a:b)"
     raise ValueError(msg)
-
-
-def redact(url: str) -> str:
-    """Return a URL without user, password, query and fragment, fit for messages; a path stays as it is.
-
-    Examples
-    --------
-    >>> redact("https://me:secret@example.org:8443/a.h5?token=1")
-    'https://example.org:8443/a.h5?...'
-    """
-    scheme = _scheme_of(url)
-    if not scheme:
-        return url
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port  # not a number where a password holds a slash
-    except ValueError:
-        return f"{scheme}:..."
-    if not parts.netloc and scheme != "file":
-        return f"{scheme}:..."
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path
-    return shown + ("?..." if parts.query else "")
-
-
-def _scheme_of(origin: str) -> str:
-    """Return the scheme of a URL in lower case, nothing for a path."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", origin)
-    return found[1].lower() if found else ""
-
-
-def _check_url(url: str) -> urllib.parse.SplitResult:
-    """Split an http URL, refusing what servers and clients read differently."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_good = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
-    except ValueError:
-        is_good = False
-    if not is_good or any(char <= " " or char == "\x7f" for char in url):
-        msg = f"{redact(url)} is no valid URL; quote blanks and special characters in it (%20)"
-        raise ValueError(msg)
-    return parts
 
 
 def _site(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
@@ -156,7 +127,7 @@ def _open(job: Job) -> http.client.HTTPResponse:
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler(), _HTTPHandler(), _HTTPSHandler()):
         opener.add_handler(handler)
-    parts = first = _check_url(job.origin)
+    parts = first = check_url(job.origin)
     for _ in range(_MAX_REDIRECTS + 1):
         headers = {"User-Agent": "kflow", "Accept": "*/*", "Accept-Encoding": "identity"}
         if first.username is not None and _site(parts) == _site(first):
@@ -237,7 +208,7 @@ def _redirected(job: Job, parts: urllib.parse.SplitResult, location: str | None)
     if not location:
         raise job.failed("a redirect without a Location")
     try:
-        following = _check_url(urllib.parse.urljoin(parts.geturl(), location))
+        following = check_url(urllib.parse.urljoin(parts.geturl(), location))
     except ValueError:
         raise job.failed("a redirect to an invalid URL") from None
     if following.scheme not in ("http", "https") or (parts.scheme, following.scheme) == ("https", "http"):

@@ -1,5 +1,7 @@
 """Binding: follows every reference to its output, orders the steps, and lets each foresee what it will give."""
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,19 +153,38 @@ def _order(workflow: Workflow, links: Mapping[str, tuple[Link, ...]], diagnostic
 
 
 def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
-    """Yield the steps that would write over a file of another step's, or over one that a step reads."""
-    writers: dict[Path, str] = {}
-    readers = {look.resolve(file): step.name for step in workflow.steps.values() for _, file in input_paths(step.spec)}
+    """Yield the steps that would write over a file of another step's, one that a step reads, or the workflow."""
+    writers: dict[str, str] = {}
+    readers = dict(_find_readers(workflow, look))
+    itself = _real(Path(workflow.document.source.name).name, look)
     for step in workflow.steps.values():
         for path, leaf in walk(step.spec):
             if isinstance(leaf, OutputPath):
-                where = look.resolve(leaf)
+                where = _real(leaf, look)
                 first = writers.setdefault(where, step.name)
                 mark = workflow.document.mark(("steps", step.name, *path))
                 if first != step.name:
                     yield Diagnostic(f"steps {first!r} and {step.name!r} both write {str(leaf)!r}", mark)
                 if where in readers:
                     yield Diagnostic(f"step {step.name!r} writes {str(leaf)!r}, which {readers[where]!r} reads", mark)
+                if where == itself:
+                    yield Diagnostic(f"step {step.name!r} writes {str(leaf)!r}, which is this workflow itself", mark)
+
+
+def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
+    """Yield each file that a step reads, data or code, with the name of the step."""
+    for step in workflow.steps.values():
+        for _, file in input_paths(step.spec):
+            yield _real(file, look), step.name
+        for module in {leaf.module for _, leaf in walk(step.spec) if isinstance(leaf, Symbol)}:
+            yield _real(module, look), step.name
+            with contextlib.suppress(OSError, SyntaxError, ValueError):  # reported where its names are looked up
+                yield from ((_real(file, look), step.name) for file in look.sources(module))
+
+
+def _real(file: str, look: Look) -> str:
+    """Return the one path of a file that may have several, through links."""
+    return os.path.realpath(look.resolve(file))
 
 
 def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
@@ -184,7 +205,8 @@ def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:
     try:
         if where.is_file():
             return
-        what = "is a folder, not a file" if where.is_dir() else "does not exist"
+        what = "is a folder, not a file" if where.is_dir() else "is no regular file"
+        what = what if where.exists() else "does not exist"
     except OSError as error:  # too long a name, a folder that may not be looked into
         what = f"cannot be read: {error.strerror}"
     yield Diagnostic(f"the file {file!r} {what}", mark, f"looked for {where}")
@@ -205,6 +227,12 @@ def _check_symbol(symbol: Symbol, look: Look, mark: Mark) -> Iterator[Diagnostic
         yield Diagnostic(message, mark, _hint(symbol.name, tuple(candidates)))
     except (OSError, SyntaxError, ValueError) as error:
         yield Diagnostic(describe_broken_module(symbol.module, error), mark)
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):  # it has just been there
+            look.sources(symbol.module)
+    except (OSError, SyntaxError, ValueError) as error:
+        yield Diagnostic(f"{symbol.module} imports a module that cannot be used: {error}", mark)
 
 
 def describe_broken_module(module: str, error: Exception) -> str:

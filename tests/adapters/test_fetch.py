@@ -95,3 +95,21 @@ def test_extract_and_member_belong_together(bench, fields):
     _, problems = bench.examine(Fetch(origin="digits.h5", **fields))
 
     assert "belong together" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        ("http:///x", "no valid URL; it names no host"),
+        ("http://a b/c", "no valid URL; quote blanks"),
+        ("https://h:99999/x", "no valid URL; its port is no number from 1 to 65535"),
+        ("http://h:0/x", "no valid URL; its port is no number from 1 to 65535"),
+        ("http://me:p/w@h/x", "http:... is no valid URL; its port"),
+        ("http://[::1/x", "no valid URL; its host cannot be read"),
+    ],
+)
+def test_an_invalid_url_is_found_beforehand(bench, origin, message):
+    """The message says what is wrong with it, and shows no password."""
+    _, problems = bench.examine(Fetch(origin=origin))
+
+    assert message in problems[0]

@@ -447,3 +447,25 @@ class TestFilesOfModels:
 
         assert pictures[0].startswith(b"\x89PNG")
         assert pictures[0] == pictures[1]
+
+    @pytest.mark.parametrize(
+        ("to_file", "message"),
+        [
+            ("a.pdf", "no installed program can draw a model as 'pdf': install your system's graphviz"),
+            ("a.pdf", "this machine draws .dot, .gv"),
+            ("a.xyz", "a model is drawn as .png, .svg, .jpg, .pdf or .dot"),
+        ],
+    )
+    def test_a_picture_that_nothing_can_draw_is_found_beforehand(self, bench, monkeypatch, tmp_path, to_file, message):
+        """On a machine without any renderer, the message says what to install and what works."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+
+        _, problems = bench.examine(PlotModel(model="${m}", to_file=to_file))
+
+        assert message in problems[0]
+
+    def test_predictions_go_to_a_file_of_numpy(self):
+        """Another ending is refused."""
+        with pytest.raises(ValueError, match=r"predictions are written to a file that ends in \.npy"):
+            Predict(model="${m}", x="${x}", to_file="guesses.h5")

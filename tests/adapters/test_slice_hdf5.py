@@ -63,11 +63,17 @@ def test_the_shape_is_known_beforehand(bench):
         ({"dataset": "image"}, "has no data set 'image'"),
         ({"dataset": "images", "end": 1798}, "has 1797 rows; a slice cannot end at 1798"),
         ({"dataset": "images", "start": 9, "end": 3}, "cannot start at row 9 and end before row 3"),
+        ({"dataset": "one"}, "data set 'one' is a single value; a slice takes rows of an array"),
+        ({"dataset": "none"}, "data set 'none' has no rows"),
         ({"dataset": "images", "start": 1797}, "from row 1797 to row 1797 is empty"),
     ],
 )
 def test_what_is_wrong_is_found_beforehand(bench, fields, message):
     """A window that is not there is a problem before anything runs."""
+    with h5py.File(bench.root / "digits.h5", "a") as file:
+        file["one"] = 1.0
+        file["none"] = np.zeros((0, 3))
+
     _, problems = bench.examine(SliceHdf5(datapath="digits.h5", **fields))
 
     assert message in problems[0]

@@ -151,6 +151,7 @@ def test_cycles_are_told_as_paths(folder: Path) -> None:
 def test_files_that_cannot_be_read_are_told(folder: Path) -> None:
     """What is not there, or no file, is found without running anything."""
     (folder / "sub").mkdir()
+    os.mkfifo(folder / "pipe")
     long = "x" * 300
     steps = (
         "  a: {kind: fetch, origin: b.h5}\n"
@@ -158,12 +159,16 @@ def test_files_that_cannot_be_read_are_told(folder: Path) -> None:
         f"  c: {{kind: fetch, origin: {long}}}\n"
         f"  d: {{kind: fetch, origin: 'file://{folder}/a.h5'}}\n"
         "  e: {kind: fetch, origin: 'http://example.org/a.h5'}\n"
+        "  f: {kind: fetch, origin: pipe}\n"
+        "  g: {kind: load_model, filepath: /dev/null}\n"
     )
 
     assert complaints(folder, steps) == [
         ("the file 'b.h5' does not exist", 1, f"looked for {folder}/b.h5"),
         ("the file 'sub' is a folder, not a file", 2, f"looked for {folder}/sub"),
         (f"the file {long!r} cannot be read: {os.strerror(36)}", 3, f"looked for {folder}/{long}"),
+        ("the file 'pipe' is no regular file", 6, f"looked for {folder}/pipe"),
+        ("the file '/dev/null' is no regular file", 7, "looked for /dev/null"),
     ]
 
 
@@ -182,6 +187,30 @@ def test_no_step_writes_over_what_another_reads_or_writes(folder: Path) -> None:
         ("steps 'p' and 'q' both write 'sub/../out.png'", 3, None),
         ("step 'r' writes './a.h5', which 'm' reads", 4, None),
         ("'sub' is a folder, not a file to write", 5, None),
+    ]
+
+
+def test_no_step_writes_over_what_the_workflow_is_made_of(folder: Path) -> None:
+    """Through links too: the workflow file, modules and what they import, and data are left alone."""
+    (folder / "a.yaml").write_text(HEAD)
+    (folder / "more.py").write_text("x = 1\n")
+    (folder / "layers.py").write_text("import more\nclass Swish: pass\n")
+    (folder / "link.h5").symlink_to("a.h5")
+    (folder / "here").symlink_to(".")
+    outputs = ("a.yaml", "here/a.yaml", "layers.py", "more.py", "a.h5", "out.png", "here/out.png")
+    steps = "  m: {kind: load_model, filepath: link.h5}\n"
+    steps += "  o: {kind: register_objects, objects: {Swish: 'layers.py:Swish'}}\n"
+    for number, output in enumerate(outputs):
+        steps += f'  p{number}: {{kind: plot_model, model: "${{m}}", to_file: {output}}}\n'
+
+    assert complaints(folder, steps) == [
+        ("step 'p0' writes 'a.yaml', which is this workflow itself", 3, None),
+        ("steps 'p0' and 'p1' both write 'here/a.yaml'", 4, None),
+        ("step 'p1' writes 'here/a.yaml', which is this workflow itself", 4, None),
+        ("step 'p2' writes 'layers.py', which 'o' reads", 5, None),
+        ("step 'p3' writes 'more.py', which 'o' reads", 6, None),
+        ("step 'p4' writes 'a.h5', which 'm' reads", 7, None),
+        ("steps 'p5' and 'p6' both write 'here/out.png'", 9, None),
     ]
 
 
@@ -207,6 +236,17 @@ def test_symbols_are_looked_for_in_their_modules(folder: Path) -> None:
     assert found[1][0].startswith("broken.py:1:7: syntax error: ")
     assert found[2][0] == "the file 'nowhere.py' does not exist"
     assert found[3][0].startswith("binary.py")
+
+
+def test_a_broken_module_that_a_module_imports_is_told(folder: Path) -> None:
+    """The code of a step is all that its module imports."""
+    (folder / "broken.py").write_text("def f(:\n")
+    (folder / "layers.py").write_text("import broken\nclass Swish: pass\n")
+    steps = "  a: {kind: register_objects, objects: {A: 'layers.py:Swish'}}\n"
+
+    ((message, _, _),) = complaints(folder, steps)
+
+    assert message == "layers.py imports a module that cannot be used: invalid syntax (broken.py, line 1)"
 
 
 def test_contents_are_looked_into_if_asked_for(folder: Path) -> None:

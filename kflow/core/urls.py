@@ -1,0 +1,72 @@
+"""What a URL may be, and how much of it may be shown; light enough to be asked before anything is fetched."""
+
+import re
+import urllib.parse
+
+
+def scheme_of(origin: str) -> str:
+    """Return the scheme of a URL in lower case, nothing for a path."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", origin)
+    return found[1].lower() if found else ""
+
+
+def redact(url: str) -> str:
+    """Return a URL without user, password, query and fragment, fit for messages; a path stays as it is.
+
+    Examples
+    --------
+    >>> redact("https://me:secret@example.org:8443/a.h5?token=1")
+    'https://example.org:8443/a.h5?...'
+    """
+    scheme = scheme_of(url)
+    if not scheme:
+        return url
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port  # not a number where a password holds a slash
+    except ValueError:
+        return f"{scheme}:..."
+    if not parts.netloc and scheme != "file":
+        return f"{scheme}:..."
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path
+    return shown + ("?..." if parts.query else "")
+
+
+def check_url(url: str) -> urllib.parse.SplitResult:
+    """Split an http URL, refusing what servers and clients read differently.
+
+    Raises
+    ------
+    ValueError
+        With what is wrong with the URL, and without its secrets.
+
+    Examples
+    --------
+    >>> check_url("http://example.org:8080/a.h5").port
+    8080
+    >>> check_url("http:///a.h5")
+    Traceback (most recent call last):
+    ValueError: http:... is no valid URL; it names no host
+    """
+    why = _why_invalid(url)
+    if why:
+        msg = f"{redact(url)} is no valid URL; {why}"
+        raise ValueError(msg)
+    return urllib.parse.urlsplit(url)
+
+
+def _why_invalid(url: str) -> str | None:
+    if any(char <= " " or char == "\x7f" for char in url):
+        return "quote blanks and special characters in it (%20)"
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # brackets that do not match, or hold no IPv6 address
+        return "its host cannot be read"
+    if not parts.hostname:
+        return "it names no host"
+    try:
+        is_good = parts.port != 0
+    except ValueError:  # no number, or a password that holds a slash
+        is_good = False
+    return None if is_good else "its port is no number from 1 to 65535 (quote a / in a password as %2F)"
