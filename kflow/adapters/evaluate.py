@@ -110,7 +110,8 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
             if miss:
                 misses.append(f"{name}: {miss}")
         if misses:
-            raise ExpectationError("; ".join(misses))
+            measured = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+            raise ExpectationError(f"{'; '.join(misses)} (measured: {measured})")
 
 
 class ExpectationError(AssertionError):

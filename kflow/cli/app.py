@@ -30,6 +30,20 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _complete_kind(start: str) -> list[str]:
+    from kflow.adapters import BUILTIN
+
+    return [name for name in BUILTIN if name.startswith(start)]
+
+
+def _complete_run(context: typer.Context, start: str) -> list[str]:
+    from kflow.cli.loading import open_store
+    from kflow.run.record import read_records
+
+    root = open_store(context.params.get("store")).root
+    return [name for name in ("latest", *(record.id for record in read_records(root))) if name.startswith(start)]
+
+
 def _call(command: str, **arguments: Any) -> None:
     """Import the module of a command and run it."""
     code: int = import_module(f"kflow.cli.{command}").run(**arguments)
@@ -86,7 +100,12 @@ def runs(store: StoreOption = None, as_json: AsJson = False, debug: Debug = Fals
 
 @app.command()
 def show(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, the start of one, or 'latest'.")],
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=_complete_run, help="The id of a run, the start of one, or 'latest'."
+        ),
+    ],
     store: StoreOption = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -98,7 +117,10 @@ def show(
 
 @app.command()
 def kinds(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="A step kind.")] = None, debug: Debug = False
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", autocompletion=_complete_kind, help="A step kind.")
+    ] = None,
+    debug: Debug = False,
 ) -> None:
     """List the step kinds, or show the manual of one."""
     del debug

@@ -209,7 +209,9 @@ def find_dataset(file: h5py.File, name: str, path: str) -> h5py.Dataset:
             msg = f"{_where(name, path)} is refused: {part!r} is {what}"
             raise ValueError(msg)
     if not isinstance(node, h5py.Dataset):
-        raise KeyError(_no_dataset(file, name, path))
+        inside = ", ".join(f"{name.strip('/')}/{each}" for each in islice(node, 5)) or "nothing"
+        msg = f"{name!r} of {path} is a group, not a data set (it holds {inside})"
+        raise KeyError(msg)
     _check(node, _where(name, path))
     return node
 

@@ -34,6 +34,9 @@ class Lookup(Protocol):
     def lookup(self, fingerprint: str) -> Stored | None:
         """Return the entry of a fingerprint if it is there and whole."""
 
+    def explain_miss(self, fingerprint: str) -> str:
+        """Say why there is no entry that could be reused."""
+
 
 class Surroundings(Protocol):
     """What planning needs to know of files, code, versions and devices."""
@@ -98,7 +101,7 @@ class Planner:
         entry = self.store.lookup(key)
         if entry:
             return Action(name, Verdict.REUSE, "unchanged", key, parts, entry)
-        return Action(name, Verdict.RUN, self._reason(name, parts), key, parts)
+        return Action(name, Verdict.RUN, self._reason(name, parts, key), key, parts)
 
     def preview(self) -> list[Action]:
         """Decide about every step as far as it can be told before a run."""
@@ -128,12 +131,12 @@ class Planner:
             gpus=around.gpus(step.spec.gpus_wanted()),
         )
 
-    def _reason(self, name: str, parts: Mapping[str, Any]) -> str:
+    def _reason(self, name: str, parts: Mapping[str, Any], key: str) -> str:
         before = self.previous.get(name)
         if before is None:
             return "never run before"
         changes = differences(before, parts)
-        return "; ".join(changes[:4]) if changes else "its result is not in the store"
+        return "; ".join(changes[:4]) if changes else self.store.explain_miss(key)
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

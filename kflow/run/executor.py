@@ -35,6 +35,7 @@ from kflow.spec.base import walk
 from kflow.spec.types import Symbol
 from kflow.store import durable
 from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.locks import held
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
@@ -105,21 +106,28 @@ def execute(bound: Bound, store: Store, workspace: Workspace, path: str, report:
     except OSError as error:
         message = f"the store {store.root} cannot be written: {error.strerror}"
         raise RunError(message) from None
+    store.sweep()
     run = Run(bound, store, workspace, report, Worker(), planner, record, folder)
     report(events.RunStarted(record.id, path, bound.order))
+    with held(folder):  # as long as it is, a record that says "running" is true
+        _carry_out(run)
+    return run.record
+
+
+def _carry_out(run: Run) -> None:
+    """Do all steps, and close the record whatever happens."""
     try:
-        write_record(record, folder)
-        _finish(run, "succeeded" if all(_do_step(run, name) for name in bound.order) else "failed")
+        write_record(run.record, run.folder)
+        _finish(run, "succeeded" if all(_do_step(run, name) for name in run.bound.order) else "failed")
     except KeyboardInterrupt:
         _give_up(run, "interrupted")
         raise Interrupted("interrupted; 'kflow run' continues from the last finished step") from None
     except OSError as error:
-        message = f"{error.filename2 or error.filename or store.root}: {error.strerror or error}"
+        message = f"{error.filename2 or error.filename or run.store.root}: {error.strerror or error}"
         _give_up(run, "failed", message)
         raise RunError(message) from None
     finally:
         run.worker.stop()
-    return run.record
 
 
 def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | None = None) -> None:

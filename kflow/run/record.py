@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from kflow.store import durable
+from kflow.store.locks import is_held
 
 RECORD = "record.json"
 LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
@@ -112,7 +113,10 @@ def read_records(root: Path) -> Iterator[RunRecord]:
     folders = sorted((root / "runs").glob("*/"), reverse=True) if (root / "runs").is_dir() else []
     for folder in folders:
         try:
-            yield RunRecord.model_validate_json((folder / RECORD).read_bytes())
+            record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
+            if record.status == "running" and not is_held(folder):
+                record.status = "interrupted"  # its runner was killed before it could say so
+            yield record
         except (OSError, ValidationError):
             continue
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from pathlib import Path
 
 from kflow.store import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest
+from kflow.store.locks import held, is_held
+
+_SETTLED = 60.0
+"""Seconds after which a folder under work is held, if somebody works there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,34 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
             return None
 
+    def explain_miss(self, fingerprint: str) -> str:
+        """Say why there is no entry that could be reused."""
+        folder = self._folder(fingerprint)
+        try:
+            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "its stored result is damaged" if folder.exists() else "its result is not in the store"
+        changed = [each.path for each in manifest.external if not each.is_unchanged()]
+        return f"{changed[0]} was touched, moved or changed" if changed else "its stored result is damaged"
+
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """Give an empty folder to build an entry in; what is left of it at the end is removed."""
         folder = self.root / "tmp" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         try:
-            yield folder
+            with held(folder):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what runners that were killed have left of unfinished work."""
+        for folder in (self.root / "tmp").glob("*"):
+            # A folder that another runner has just made may not be held yet.
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, staged: Path, manifest: Manifest) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.

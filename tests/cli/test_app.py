@@ -88,6 +88,23 @@ def test_the_shell_completes_commands() -> None:
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+def test_the_shell_completes_kinds_and_runs(make_folder: MakeFolder) -> None:
+    """By the kinds that there are, and by the runs of the store."""
+    folder = make_folder()
+    folder.kflow("run", "w.yaml")
+    (run,) = (record.id for record in folder.records())
+
+    assert _completions("kflow kinds pl") == ["plot_history", "plot_model"]
+    assert _completions(f"kflow show --store {os.environ['KFLOW_STORE']} ''") == ["latest", run]
+
+
+def _completions(line: str) -> list[str]:
+    """Ask what bash would ask when the line ends here."""
+    question = {"_KFLOW_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    environ = {**os.environ, **question}
+    return subprocess.run([COMMAND], env=environ, capture_output=True, text=True, check=False).stdout.split()
+
+
 def test_a_reader_that_goes_away_gets_no_complaint(make_folder: MakeFolder) -> None:
     """``kflow schema | head -1``, where head has gone before anything is written."""
     process = make_folder().start("schema")

@@ -52,6 +52,11 @@ class MemoryStore:
         """Return an entry."""
         return self.entries.get(fingerprint)
 
+    def explain_miss(self, fingerprint: str) -> str:
+        """Say that it is not there."""
+        del fingerprint
+        return "its result is not in the store"
+
 
 @dataclass(frozen=True)
 class World:

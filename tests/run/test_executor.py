@@ -216,7 +216,7 @@ def test_an_interrupted_run_says_so_and_is_continued(make_folder: MakeFolder, nu
 
 
 def test_a_killed_runner_leaves_no_worker(make_folder: MakeFolder) -> None:
-    """After SIGKILL the worker ends by itself, the record says 'running', and the next run continues."""
+    """After SIGKILL the worker ends by itself, its record says 'interrupted', and the next run continues."""
     folder = make_folder(WITH_CODE, {"user.py": WAITING})
     runner = folder.start("run", "w.yaml")
     worker = int(wait_for(folder.path / "pid"))
@@ -226,9 +226,13 @@ def test_a_killed_runner_leaves_no_worker(make_folder: MakeFolder) -> None:
     runner.communicate(timeout=60)
 
     assert is_gone(worker)
+    assert folder.records()[0].status == "interrupted"
+    (left,) = (folder.path.parent / "store" / "tmp").iterdir()
+    os.utime(left, (0, 0))
     folder.write("go", "")
     assert folder.kflow("run", "w.yaml").returncode == 0
     assert folder.statuses()["y"] == "reused"
+    assert not left.exists()
 
 
 def test_sigterm_stops_a_run_that_is_process_1(make_folder: MakeFolder) -> None:
@@ -375,7 +379,7 @@ def test_a_damaged_entry_is_redone(make_folder: MakeFolder, tmp_path: Path) -> N
     digest = folder.records()[0].steps["unit"].outputs["array"].digest
     os.truncate(array, 100)
 
-    assert "its result is not in the store" in folder.kflow("plan", "w.yaml").stdout
+    assert "its stored result is damaged" in folder.kflow("plan", "w.yaml").stdout
     assert folder.kflow("run", "w.yaml").returncode == 0
     assert folder.statuses()["unit"] == "run"
     assert folder.records()[0].steps["unit"].outputs["array"].digest == digest

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kflow.artifacts import ExternalFile
 from kflow.store.entry import Manifest, Output
 from kflow.store.store import Store
 
@@ -165,3 +166,34 @@ def test_many_who_publish_one_entry_at_once(tmp_path: Path) -> None:
     assert store.lookup(KEY) is not None
     assert not (tmp_path / "damaged").exists()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_why_there_is_no_entry(tmp_path: Path) -> None:
+    """Never made, damaged, and made from a file that has been touched are told apart."""
+    store, source = Store(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("a")
+    missing = store.explain_miss("0" * 64)
+    with store.stage() as staged:
+        (staged / "b.txt").write_text("b")
+        external = (ExternalFile.of(source),)
+        entry = store.commit(staged, Manifest("0" * 64, "fetch", {}, {"b.txt": 1}, external))
+    os.utime(source, (0, 0))
+    touched = store.explain_miss("0" * 64)
+    (entry.folder / "manifest.json").write_text("{")
+
+    assert missing == "its result is not in the store"
+    assert touched == f"{source} was touched, moved or changed"
+    assert store.explain_miss("0" * 64) == "its stored result is damaged"
+
+
+def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
+    """A folder that somebody holds stays, and so does one that was just made."""
+    store = Store(tmp_path)
+    for name in ("dead", "new"):
+        (tmp_path / "tmp" / name).mkdir(parents=True)
+    os.utime(tmp_path / "tmp" / "dead", (0, 0))
+    with store.stage() as staged:
+        os.utime(staged, (0, 0))
+        store.sweep()
+
+        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staged.name}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def examples(tmp_path):
 
 
 def _kflow(folder, *arguments):
-    command = [sys.executable, "-m", "kflow", *arguments, "--store", str(folder / ".kflow")]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    command = [sys.executable, "-m", "kflow", *arguments]
+    environ = {**os.environ, "KFLOW_STORE": str(folder / ".kflow")}
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=280, check=False)
 
 
 def _record(folder):
@@ -107,3 +109,13 @@ def test_the_shipped_digest_is_that_of_the_file():
     digest = hashlib.sha256((EXAMPLES / "data" / "digits.h5").read_bytes()).hexdigest()
 
     assert f"file_hash: sha256:{digest}" in (EXAMPLES / "digits.yaml").read_text()
+
+
+def test_the_workflow_of_the_readme_is_right(examples):
+    """What the README explains can be run as it stands, beside the data and layers of the examples."""
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (examples / "readme.yaml").write_text(readme.partition("```yaml\n")[2].partition("```")[0])
+
+    done = _kflow(examples, "validate", "readme.yaml")
+
+    assert (done.returncode, done.stderr) == (0, "")
