@@ -115,7 +115,7 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
         "note()\n"
         "atexit.register(note)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
     def read() -> dict[str, set[str]]:
         seen: dict[str, set[str]] = {}

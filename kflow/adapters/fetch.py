@@ -24,6 +24,8 @@ from kflow.spec.types import Bool, Digest, File, Origin
 class Fetch(StepSpec, kind="fetch", version=1):
     """A file from a network or from this machine."""
 
+    is_light = True
+
     origin: Origin
     file_hash: Digest | None = Field(default=None, description="The digest that the file must have.")
     fname: str | None = Field(

@@ -26,6 +26,14 @@ StoreOption = Annotated[
         "--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."
     ),
 ]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="STEP", help="Run this step alone; can be repeated.")]
+From = Annotated[
+    list[str] | None, typer.Option("--from", metavar="STEP", help="Run this step and all that hang on it.")
+]
+Until = Annotated[
+    list[str] | None, typer.Option("--until", metavar="STEP", help="Run this step and all that it needs.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run the chosen steps even if their results are stored.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -79,16 +87,50 @@ def validate(
 
 
 @app.command()
-def plan(file: File, set_: Set = None, store: StoreOption = None, debug: Debug = False) -> None:
+def plan(
+    file: File,
+    set_: Set = None,
+    only: Only = None,
+    from_: From = None,
+    until: Until = None,
+    force: Force = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 0 if nothing is to be done, else 3.")
+    ] = False,
+    store: StoreOption = None,
+    debug: Debug = False,
+) -> None:
     """Tell for each step whether it will be run or reused, and why."""
     del debug
-    _call("plan", file=file, overrides=set_ or [], store=store)
+    choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
+    _call("plan", file=file, overrides=set_ or [], choice=choice, store=store, tells_by_code=exit_code)
 
 
 @app.command()
-def run(file: File, set_: Set = None, store: StoreOption = None, debug: Debug = False) -> None:
+def run(
+    file: File,
+    set_: Set = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, metavar="N", help="Steps at once; default as many as the processors have room for."
+        ),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="After a failure go on with what does not hang on it.")
+    ] = False,
+    only: Only = None,
+    from_: From = None,
+    until: Until = None,
+    force: Force = False,
+    output: Annotated[bool, typer.Option("--output", help="Show what the steps print; the logs have it too.")] = False,
+    store: StoreOption = None,
+    debug: Debug = False,
+) -> None:
     """Run a workflow; steps whose result is in the store are reused."""
-    _call("run", file=file, overrides=set_ or [], store=store, is_debug=debug)
+    choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
+    wishes = {"jobs": jobs, "keeps_going": keep_going, "shows_output": output}
+    _call("run", file=file, overrides=set_ or [], choice=choice, wishes=wishes, store=store, is_debug=debug)
 
 
 @app.command()

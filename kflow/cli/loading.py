@@ -13,6 +13,7 @@ from kflow.spec.parse import parse_workflow
 from kflow.workspace import Workspace
 
 if TYPE_CHECKING:
+    from kflow.plan.planner import Action, Planner
     from kflow.store.store import Store
 
 
@@ -65,3 +66,37 @@ def open_store(store: Path | None) -> "Store":
     from kflow.store.store import Store
 
     return Store(Path(os.path.abspath(store or ".kflow")))  # noqa: PTH100  resolve() would follow links
+
+
+def choose_actions(
+    planner: "Planner",
+    *,
+    only: Sequence[str] = (),
+    first: Sequence[str] = (),
+    last: Sequence[str] = (),
+    is_forced: bool = False,
+) -> list["Action"]:
+    """Return the verdicts on the steps that were chosen.
+
+    Raises
+    ------
+    UsageError
+        If a step is not there, or needs the result of one that was not chosen and is not in the store.
+    """
+    from kflow.plan.planner import Verdict
+    from kflow.plan.select import needed, select_steps
+
+    needs = planner.bound.needs
+    selected = select_steps(needs, only=only, first=first, last=last)
+    actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
+    if selected is None:
+        return actions
+    for action in actions:
+        if action.step in needed(needs, selected) - selected and action.verdict is not Verdict.REUSE:
+            user = next(name for name in needs if name in selected and action.step in needed(needs, [name]))
+            message = (
+                f"step {user!r} needs {action.step!r}, which is not chosen, and its result is not in the store "
+                f"({action.reason}); '--until {user}' runs what a step needs as well"
+            )
+            raise UsageError(message)
+    return [action for action in actions if action.step in selected]

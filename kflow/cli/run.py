@@ -2,16 +2,26 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.plan.select import select_steps
 from kflow.report.console import Console
-from kflow.run.executor import execute
+from kflow.run.executor import Wishes, execute, make_planner
 
 
-def run(file: Path, overrides: Sequence[str], store: Path | None, is_debug: bool) -> int:
+def run(
+    file: Path,
+    overrides: Sequence[str],
+    choice: Mapping[str, Any],
+    wishes: Mapping[str, Any],
+    store: Path | None,
+    *,
+    is_debug: bool,
+) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
     # Set on purpose: in a container the first process ignores SIGTERM unless it says otherwise, and a
     # command started with & inherits SIGINT ignored.
@@ -21,9 +31,15 @@ def run(file: Path, overrides: Sequence[str], store: Path | None, is_debug: bool
         signal.signal(signal.SIGHUP, _interrupt)
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
+    path, kept = os.path.normpath(file), open_store(store)
+    is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
+    selected = select_steps(bound.needs, **names)
+    if selected is not None:
+        choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
     console = Console(is_debug=is_debug)
     try:
-        record = execute(bound, open_store(store), workspace, os.path.normpath(file), console)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced)
+        record = execute(bound, kept, workspace, path, console, wishes=wanted)
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1

@@ -13,7 +13,7 @@ from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
 from kflow.spec.references import names_used
 from kflow.spec.workflow import Step
 
-SCHEME = 1
+SCHEME = 2
 """Raised when the meaning of a component changes, so that old entries are not taken for new ones."""
 
 
@@ -26,6 +26,7 @@ def components(
     libraries: Mapping[str, str],
     seed: int,
     gpus: int,
+    threads: int = 0,
 ) -> dict[str, Any]:
     """Gather what can change the result of a step.
 
@@ -46,6 +47,8 @@ def components(
         The seed; left out for a kind that draws no random numbers.
     gpus : int
         The number of GPUs; left out where none is used.
+    threads : int
+        The threads of TensorFlow; left out where it is not used.
 
     Returns
     -------
@@ -68,6 +71,8 @@ def components(
         parts["seed"] = seed
     if gpus:
         parts["gpus"] = gpus
+    if threads:
+        parts["threads"] = threads
     return parts
 
 
@@ -120,7 +125,7 @@ def _sha256(text: str) -> str:
 _TITLES = {"files": "file", "code": "code", "inputs": "input", "libraries": "library", "environ": "variable"}
 
 
-_SINGLE = {"kind": None, "version": None, "scheme": None, "seed": None, "gpus": 0}
+_SINGLE = {"kind": None, "version": None, "scheme": None, "seed": None, "gpus": 0, "threads": 0}
 """The components that are one value, with what stands for one that is left out."""
 
 

@@ -1,6 +1,6 @@
 """The verdict on each step: run, reuse, or wait for a step that has to run first; each with its reason."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -64,6 +64,7 @@ class Action:
     fingerprint: str | None = None
     components: Mapping[str, Any] | None = None
     entry: Stored | None = None
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Planner:
     previous: Mapping[str, Mapping[str, Any]]
     """The components of each step in the last run of this workflow."""
 
-    def decide(self, name: str, digests: Mapping[str, str]) -> Action:
+    def decide(self, name: str, digests: Mapping[str, str], *, is_forced: bool = False) -> Action:
         """Decide about one step.
 
         Parameters
@@ -85,6 +86,8 @@ class Planner:
             The step.
         digests : mapping of str to str
             The digests of the outputs known so far, by ``step.output``.
+        is_forced : bool
+            Whether the step is to run even if its result is stored; default False.
 
         Returns
         -------
@@ -98,17 +101,19 @@ class Planner:
         step = self.bound.workflow.steps[name]
         parts = self._components(step, {_dotted(link.path): digests[link.source] for link in links})
         key = fingerprint(parts)
+        if is_forced:
+            return Action(name, Verdict.RUN, "forced", key, parts, is_forced=True)
         entry = self.store.lookup(key)
         if entry:
             return Action(name, Verdict.REUSE, "unchanged", key, parts, entry)
         return Action(name, Verdict.RUN, self._reason(name, parts, key), key, parts)
 
-    def preview(self) -> list[Action]:
-        """Decide about every step as far as it can be told before a run."""
+    def preview(self, selected: Collection[str] = (), *, is_forced: bool = False) -> list[Action]:
+        """Decide about every step as far as it can be told before a run; the selected ones may be forced."""
         digests: dict[str, str] = {}
         actions = []
         for name in self.bound.order:
-            action = self.decide(name, digests)
+            action = self.decide(name, digests, is_forced=is_forced and name in selected)
             if action.entry:
                 digests |= {f"{name}.{output}": digest for output, digest in action.entry.digests.items()}
             actions.append(action)
@@ -129,6 +134,7 @@ class Planner:
             libraries=around.versions(step.spec.libraries),
             seed=self.bound.workflow.seed,
             gpus=around.gpus(step.spec.gpus_wanted()),
+            threads=step.spec.cpus_wanted() if "tensorflow" in step.spec.libraries else 0,
         )
 
     def _reason(self, name: str, parts: Mapping[str, Any], key: str) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,16 @@ class Bound:
     order: tuple[str, ...]
     links: Mapping[str, tuple[Link, ...]]
 
+    @property
+    def needs(self) -> Mapping[str, tuple[str, ...]]:
+        """For each step those that must be done before: by reference, or by ``needs``."""
+        return {
+            name: tuple(
+                dict.fromkeys([*(link.step for link in self.links[name]), *self.workflow.steps[name].spec.needs])
+            )
+            for name in self.order
+        }
+
 
 def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
     """Bind a parsed workflow, or report all that is wrong with it.
@@ -69,10 +79,12 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
     workflow = parsed.workflow
     diagnostics = list(parsed.diagnostics)
     links = {name: tuple(_follow(name, parsed, diagnostics)) for name in parsed.kinds}
+    diagnostics.extend(_check_needs(parsed))
     order = _order(workflow, links, diagnostics)
     diagnostics.extend(_find_clashes(workflow, look))
     for step in workflow.steps.values():
         diagnostics.extend(_check_files(step, workflow, look))
+        diagnostics.extend(_check_gpus(step, workflow, look))
     if check_contents:
         diagnostics.extend(_foresee(workflow, order, links, look))
     if diagnostics:
@@ -138,18 +150,34 @@ def _with_article(name: str) -> str:
 
 def _order(workflow: Workflow, links: Mapping[str, tuple[Link, ...]], diagnostics: list[Diagnostic]) -> tuple[str, ...]:
     try:
-        order = order_steps({name: [link.step for link in links[name]] for name in links})
+        order = order_steps(
+            {name: [*(link.step for link in links[name]), *_needs(name, workflow, links)] for name in links}
+        )
     except CycleError as error:
         for path in error.paths:
             first, second = path[0], path[1]
-            link = next(link for link in links[first] if link.step == second)
-            mark = workflow.document.mark(("steps", first, *link.path))
+            where = next((link.path for link in links[first] if link.step == second), ("needs",))
+            mark = workflow.document.mark(("steps", first, *where))
             what = f"step {first!r} refers to itself"
             if len(path) > 2:
                 what = f"steps wait for each other: {' -> '.join(path)}"
             diagnostics.append(Diagnostic(what, mark))
         return ()
     return tuple(name for name in order if name in workflow.steps)
+
+
+def _needs(name: str, workflow: Workflow, known: Collection[str]) -> list[str]:
+    step = workflow.steps.get(name)
+    return [each for each in step.spec.needs if each in known] if step else []
+
+
+def _check_needs(parsed: Parsed) -> Iterator[Diagnostic]:
+    """Yield the needs that name no step."""
+    for step in parsed.workflow.steps.values():
+        for number, name in enumerate(step.spec.needs):
+            if name not in parsed.kinds:
+                mark = parsed.workflow.document.mark(("steps", step.name, "needs", number))
+                yield Diagnostic(f"there is no step {name!r}", mark, suggest(name, tuple(parsed.kinds)))
 
 
 def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
@@ -185,6 +213,15 @@ def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
 def _real(file: str, look: Look) -> str:
     """Return the one path of a file that may have several, through links."""
     return os.path.realpath(look.resolve(file))
+
+
+def _check_gpus(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
+    """Yield a complaint about more GPUs than there are; a kind with a field of its own for them checks that itself."""
+    wanted = step.spec.resources.gpus
+    if wanted > 0 and wanted > look.count_gpus():
+        mark = workflow.document.mark(("steps", step.name, "resources", "gpus"))
+        have = look.count_gpus() or "none"
+        yield Diagnostic(f"the step wants {wanted} GPU{'s' * (wanted > 1)}, and this machine has {have}", mark)
 
 
 def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:

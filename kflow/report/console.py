@@ -15,6 +15,12 @@ from kflow.diagnostics import render, visible
 from kflow.run import events
 
 _WIDTH = 34
+_WORDS = {
+    "output": "    {step} | {line}",
+    "waiting": "    {step} waits for another run that makes the same result",
+    "retry": "    {step} failed: {message}; it is tried again in {pause:g} s",
+}
+"""What is told in one line while a step runs."""
 
 
 @dataclass
@@ -66,6 +72,9 @@ class Console:
     # --- while a step runs -----------------------------------------------------------------------------
 
     def _progress(self, step: str, data: Mapping[str, Any]) -> None:
+        if data["event"] in _WORDS:
+            self._line(_WORDS[data["event"]].format(step=step, **data))
+            return
         if data["event"] not in {"download", "batch", "epoch"}:
             return  # a kind of somebody else's may tell more than there are words for here
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":

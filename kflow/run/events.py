@@ -28,7 +28,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step is this far; ``data['event']`` is download, batch or epoch."""
+    """A step is this far; ``data['event']`` is download, batch, epoch, output, waiting or retry."""
 
     step: str
     data: Mapping[str, Any]

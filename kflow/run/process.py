@@ -1,8 +1,9 @@
-"""The runner's side of a worker process: start it, give it a task, and make sure that it ends."""
+"""The runner's side of worker processes: start them, give them tasks, and make sure that they end."""
 
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,33 +14,46 @@ from pathlib import Path
 from typing import IO, Any
 
 from kflow.errors import RunError
+from kflow.run.log import Pump, StepLog
+from kflow.spec.base import TENSORFLOW_THREADS
+
+Report = Callable[[Mapping[str, Any]], None]
 
 
 class WorkerDied(RunError):  # noqa: N818  it is reported as what it is
     """The worker process ended in the middle of a step."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a worker may use: the GPUs that it sees, and the threads that it computes with."""
+
+    gpus: tuple[str, ...] = ()
+    threads: int = TENSORFLOW_THREADS
+
+
 @dataclass
 class Worker:
-    """A worker process, started when it is first needed and replaced when the GPUs change."""
+    """A worker process, started when it is first needed and kept warm between steps."""
 
+    seat: Seat = Seat()
     _process: subprocess.Popen[str] | None = None
     _replies: IO[str] | None = None
-    _gpus: tuple[str, ...] = field(default=())
+    _pump: Pump | None = None
+    _is_late: bool = False
+    _kills_before: int = 0
 
-    def run(
-        self, task: Mapping[str, Any], gpus: tuple[str, ...], report: Callable[[Mapping[str, Any]], None]
-    ) -> dict[str, Any]:
+    def run(self, task: Mapping[str, Any], report: Report, timeout: float | None = None) -> dict[str, Any]:
         """Run a step and wait for its end.
 
         Parameters
         ----------
         task : mapping
             What the worker needs: kind, fields, folders, artifacts, seed.
-        gpus : tuple of str
-            The GPUs that the step may see; another choice than before needs another process.
         report : callable
-            Takes the events on the way.
+            Takes the events on the way; what the step prints as well, if the task says ``echo``.
+        timeout : float, optional
+            Seconds after which the process is ended with all that it started.
 
         Returns
         -------
@@ -51,12 +65,17 @@ class Worker:
         WorkerDied
             If the process ends instead of answering.
         """
-        is_warm = self._process is not None and self._process.poll() is None and gpus == self._gpus
+        is_warm = self._process is not None and self._process.poll() is None
         if not is_warm:
             self.stop()
-            self._start(gpus)
+            self._start()
+        self._is_late = False
+        watch = threading.Timer(timeout, self._end_late) if timeout else None
         try:
-            for event in self._answers(task):
+            if watch:
+                watch.daemon = True
+                watch.start()
+            for event in self._answers(task, report):
                 if event["event"] in {"done", "failed"}:
                     return event
                 if event["event"] == "started":
@@ -66,18 +85,27 @@ class Worker:
         except BaseException:
             self.stop()  # at once: it must not go on writing where the runner tidies up
             raise
-        death = self._death()
-        if is_warm:  # it died while it was idle, and the step has not begun
-            return self.run(task, gpus, report)
+        finally:
+            if watch:
+                watch.cancel()
+            if self._pump:
+                self._pump.end()
+        death = self._death(timeout)
+        if is_warm and not self._is_late:  # it died while it was idle, and the step has not begun
+            return self.run(task, report, timeout)
         raise death
 
-    def _answers(self, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _answers(self, task: Mapping[str, Any], report: Report) -> Iterator[dict[str, Any]]:
         """Hand over a task and yield the events that come back, until the worker has no more to say."""
         assert self._process is not None, "it has been started"
         assert self._process.stdin is not None, "it is a pipe"
         assert self._replies is not None, "it has been started"
+        assert self._pump is not None, "it has been started"
+        mark = f"\0{secrets.token_hex(16)}\0"
+        echo = (lambda line: report({"event": "output", "line": line})) if task.get("echo") else None
+        self._pump.begin(StepLog(Path(task["log"])), mark, echo)
         try:
-            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.write(json.dumps({**task, "mark": mark}) + "\n")
             self._process.stdin.flush()
             for line in self._replies:
                 if not line.endswith("\n"):
@@ -86,47 +114,116 @@ class Worker:
         except BrokenPipeError:
             return
 
-    def _start(self, gpus: tuple[str, ...]) -> None:
+    def _start(self) -> None:
         read_end, write_end = os.pipe()
+        output, printed = os.pipe()
+        self._kills_before = _count_memory_kills()
         self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
             # -P: a random.py in the current folder must not stand in for the standard library's.
             [sys.executable, "-P", "-m", "kflow.run.worker", str(write_end)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=printed,
             text=True,
             encoding="utf-8",
             pass_fds=[write_end],
-            env=worker_environment(gpus),
+            env=worker_environment(self.seat),
             start_new_session=True,  # its own group, so that it can be ended with all that it starts
         )
         os.close(write_end)
+        os.close(printed)
         threading.Thread(target=_end_group, args=(self._process.pid,), daemon=True).start()
         self._replies = os.fdopen(read_end, encoding="utf-8")
-        self._gpus = gpus
+        self._pump = Pump(output)
+        self._pump.start()
 
-    def _death(self) -> WorkerDied:
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._kill()
+
+    def _death(self, timeout: float | None) -> WorkerDied:
         assert self._process is not None, "it has been started"
         code = self._process.wait()
         self.stop()
+        if self._is_late:
+            return WorkerDied(f"it was stopped after its timeout of {timeout:g} s")
         if code == -signal.SIGKILL:
+            if _count_memory_kills() > self._kills_before:
+                return WorkerDied("the worker process was killed by the kernel, for there was not enough memory")
             return WorkerDied("the worker process was killed; the machine may have run out of memory")
         if code < 0:
             return WorkerDied(f"the worker process crashed with {signal.Signals(-code).name}")
         return WorkerDied(f"the worker process ended with code {code}")
 
+    def _kill(self) -> None:
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End the process with all that it started."""
-        if self._process is None:
+        process, self._process = self._process, None
+        if process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._replies):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, self._replies):
             if stream:
-                with contextlib.suppress(BrokenPipeError):
+                with contextlib.suppress(OSError, ValueError):  # another thread may be reading from it
                     stream.close()
-        self._process = None
+
+
+@dataclass
+class Workers:
+    """The workers of a run: idle ones are used again, one that saw a GPU is not.
+
+    TensorFlow gives the memory of a GPU back only when its process ends.
+    """
+
+    _idle: list[Worker] = field(default_factory=list)
+    _busy: list[Worker] = field(default_factory=list)
+    _is_closed: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def worker(self, gpus: tuple[str, ...], threads: int | None) -> Iterator[Worker]:
+        """Lend a worker for one step.
+
+        Parameters
+        ----------
+        gpus : tuple of str
+            The GPUs that it may see.
+        threads : int, optional
+            The threads that it computes with; None for a step to which they do not matter.
+        """
+        with self._lock:
+            if self._is_closed:
+                message = "the run is over"
+                raise RunError(message)
+            fitting = [each for each in self._idle if not gpus and threads in {None, each.seat.threads}]
+            worker = fitting[-1] if fitting else Worker(Seat(gpus, threads or TENSORFLOW_THREADS))
+            if fitting:
+                self._idle.remove(worker)
+            self._busy.append(worker)
+        try:
+            yield worker
+        finally:
+            if gpus:
+                worker.stop()
+            with self._lock:
+                self._busy.remove(worker)
+                if not gpus and not self._is_closed:
+                    self._idle.append(worker)
+
+    def stop(self) -> None:
+        """End all of them; no further one is lent."""
+        with self._lock:
+            self._is_closed = True
+            workers, self._idle = [*self._idle, *self._busy], []
+        for worker in workers:
+            worker.stop()
 
 
 def _end_group(pid: int) -> None:
@@ -136,17 +233,34 @@ def _end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def worker_environment(gpus: tuple[str, ...]) -> dict[str, str]:
+def _count_memory_kills() -> int:
+    """Return how often the kernel has killed a process of this container for want of memory; 0 where it cannot be told.
+
+    From ``memory.events`` of control groups, version 2.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def worker_environment(seat: Seat) -> dict[str, str]:
     """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet."""
     return {
         **os.environ,
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus) or "-1",
+        "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus) or "-1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",  # what a step printed is in its log even if the process crashes
         "PYTHONUTF8": "1",
+        # The order of a sum, and with it its last bits, depends on the number of threads.
+        "TF_NUM_INTRAOP_THREADS": str(seat.threads),
+        "OMP_NUM_THREADS": str(seat.threads),
+        "OPENBLAS_NUM_THREADS": str(seat.threads),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path(os.environ.get("TMPDIR", "/tmp"), "kflow-matplotlib"))),  # noqa: S108  fonts only
     }

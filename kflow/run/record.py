@@ -4,18 +4,21 @@
 record says ``${env.NAME}``.
 """
 
+import contextlib
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from kflow.run.journal import JOURNAL, read_journal
 from kflow.store import durable
 from kflow.store.locks import is_held
 
@@ -42,7 +45,7 @@ class StepRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: str
-    status: Literal["run", "reused", "failed", "interrupted", "not run"]
+    status: Literal["run", "reused", "failed", "interrupted", "running", "not run"]
     verdict: Literal["run", "reuse", "wait"]
     reason: str = Field(description="Why it was run or reused.")
     fingerprint: str | None = None
@@ -108,29 +111,57 @@ def write_record(record: RunRecord, folder: Path) -> Path:
     return path
 
 
+def close_record(record: RunRecord, folder: Path) -> Path:
+    """Write the whole record of a run that is over, and take its journal away."""
+    path = write_record(record, folder)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return path
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Return the record of a run with what its journal adds; None when it cannot be read."""
+    try:
+        record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    if record.status != "running":
+        return record
+    for name, state in read_journal(folder):
+        with contextlib.suppress(ValidationError):
+            if name in record.steps:
+                record.steps[name] = StepRecord.model_validate(state)
+    if not is_held(folder):  # its runner was killed before it could say so
+        record.status = "interrupted"
+        for step in record.steps.values():
+            step.status = "interrupted" if step.status == "running" else step.status
+    return record
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Return the folders of the runs below a store, newest first."""
+    return sorted((root / "runs").glob("*/"), reverse=True) if (root / "runs").is_dir() else []
+
+
 def read_records(root: Path) -> Iterator[RunRecord]:
     """Yield the records below a store, newest first; what cannot be read is left out."""
-    folders = sorted((root / "runs").glob("*/"), reverse=True) if (root / "runs").is_dir() else []
-    for folder in folders:
-        try:
-            record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
-            if record.status == "running" and not is_held(folder):
-                record.status = "interrupted"  # its runner was killed before it could say so
+    for folder in run_folders(root):
+        record = read_record(folder)
+        if record:
             yield record
-        except (OSError, ValidationError):
-            continue
 
 
-def previous_components(root: Path, workflow: str, limit: int = 20) -> dict[str, Mapping[str, Any]]:
+def previous_components(
+    root: Path, workflow: str, steps: Collection[str], limit: int = 20
+) -> dict[str, Mapping[str, Any]]:
     """Return what each step's fingerprint was made of when the workflow at a path was last run."""
     found: dict[str, Mapping[str, Any]] = {}
-    for count, record in enumerate(read_records(root)):
-        if count >= limit:
-            break
+    for record in islice(read_records(root), limit):
         if record.workflow.path == workflow:
             for name, step in record.steps.items():
                 if step.components and step.status in {"run", "reused"}:
                     found.setdefault(name, step.components)
+        if found.keys() >= set(steps):
+            break
     return found
 
 

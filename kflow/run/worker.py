@@ -1,8 +1,8 @@
 """The child process that runs steps: it owns TensorFlow and HDF5, and is kept warm between steps.
 
 Tasks come as JSON lines on standard input, events go back as JSON lines on the descriptor named by the first
-argument. Standard output and error of a step go to its log. When standard input closes, the runner is gone: the
-worker ends itself with all that it started.
+argument. What a step prints ends with the mark of its task, so that the runner knows whose it was. When standard
+input closes, the runner is gone: the worker ends itself with all that it started.
 """
 
 import contextlib
@@ -36,7 +36,12 @@ def main() -> None:
     while True:
         task = json.loads(tasks.get())
         _send(replies, {"event": "started"})
-        _send(replies, serve(task, lambda event: _send(replies, event)))
+        reply = serve(task, lambda event: _send(replies, event))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a step may have closed it
+            os.write(1, task["mark"].encode())
+        _send(replies, reply)
 
 
 def _take_input() -> IO[str]:
@@ -52,15 +57,6 @@ def _listen(lines: IO[str], tasks: "queue.Queue[str]") -> None:
     for line in lines:
         tasks.put(line)
     os.killpg(0, signal.SIGKILL)
-
-
-def _redirect_output(log: Path) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 def _send(replies: IO[str], event: Mapping[str, Any]) -> None:
@@ -83,17 +79,31 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
         The last event: ``done`` with the outputs, or ``failed`` with one sentence and the traceback.
     """
     try:
-        _redirect_output(Path(task["log"]))
-        return {"event": "done", "outputs": _run(task, report)}
+        os.chdir(task["root"])  # relative paths start at the workflow file, those inside callbacks as well
+        return {"event": "done", "outputs": perform(task, report)}
     except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
         text = traceback.format_exc()
-        with contextlib.suppress(OSError):  # a full disk takes no log either, and is told all the same
+        with contextlib.suppress(OSError, ValueError):  # a step may have closed it
             sys.stderr.write(text)
             sys.stderr.flush()
         return {"event": "failed", "message": describe_error(error), "traceback": text}
 
 
-def _run(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+def perform(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    """Run one step in this process, and return what was stored for each output.
+
+    Parameters
+    ----------
+    task : mapping
+        As for `serve`.
+    report : callable
+        Takes events on the way.
+
+    Returns
+    -------
+    dict
+        For each output its type, and the fields of `kflow.artifacts.Saved`.
+    """
     staging = Path(task["staging"])
     workdir = staging / WORK
     workdir.mkdir()
@@ -102,7 +112,6 @@ def _run(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -
     context = StepContext(
         Path(task["root"]), workdir, task["seed"], task["gpus"], artifacts, tuple_sources(task["sources"]), report
     )
-    os.chdir(context.root)  # relative paths start at the workflow file, those inside callbacks as well
     outputs = spec.run(context)
     saved = {}
     for name, kind in spec.Outputs.types().items():

@@ -4,14 +4,19 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kflow.spec.facts import Fact
-from kflow.spec.types import File, InputPath, Origin, Reference
+from kflow.spec.quantities import Duration, Resources
+from kflow.spec.types import File, InputPath, Int, Origin, Reference, fail
 
 Path_ = tuple[str | int, ...]
+
+TENSORFLOW_THREADS = 4
+"""Threads of a step that uses TensorFlow. Their number can change the last bits of a sum, so it is the same on every
+machine unless the workflow says otherwise; that of the processors would give every machine results of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +147,25 @@ class StepSpec(BaseModel):
     """Whether the seed of the workflow can change the result."""
     announces: ClassVar[tuple[str, ...]] = ()
     """The outputs whose place in the store is told at the end of a run."""
+    is_light: ClassVar[bool] = False
+    """Whether the step may run inside the runner: it needs no heavy library, runs no code of the user's, and takes
+    every path from its context instead of the current folder."""
     Outputs: ClassVar[type[StepOutputs]]
 
+    # These say how a step is carried out, never what it computes: they stay out of the fingerprint.
     description: str | None = Field(default=None, description="A note for the reader.", exclude=True)
+    needs: tuple[str, ...] = Field(
+        default=(), exclude=True, description="Steps that must be done before, though none of their outputs is used."
+    )
+    retries: Annotated[Int, Field(ge=0, le=100)] = Field(
+        default=0, exclude=True, description="How often to try again when the step fails, with growing pauses."
+    )
+    timeout: Duration | None = Field(
+        default=None, exclude=True, description="Stop the step after this time, such as 90 (seconds), 10 min or 1h30m."
+    )
+    resources: Resources = Field(
+        default=Resources(), exclude=True, description="What the step needs of the machine while it runs."
+    )
 
     def __init_subclass__(cls, *, kind: str, version: int, **kwargs: Any) -> None:
         """Give a kind its name and the version of its meaning."""
@@ -163,9 +184,19 @@ class StepSpec(BaseModel):
         del exam
         return {}
 
+    @model_validator(mode="after")
+    def _has_one_number_of_gpus(self) -> Self:
+        if self.resources.gpus and "gpus" in type(self).model_fields:
+            raise fail("this kind has a field 'gpus'; use it instead of resources.gpus")
+        return self
+
     def gpus_wanted(self) -> int | str:
         """Return how many GPUs the step wants: a number or 'all'."""
-        return 0
+        return self.resources.gpus
+
+    def cpus_wanted(self) -> int:
+        """Return the number of threads that the step computes with."""
+        return self.resources.cpus or (TENSORFLOW_THREADS if "tensorflow" in self.libraries else 1)
 
     def exports(self) -> Mapping[str, str]:
         """Return the outputs that the user wants to have by path."""

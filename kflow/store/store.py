@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class Store:
                 if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, staged: Path, manifest: Manifest) -> Entry:
+    def commit(self, staged: Path, manifest: Manifest, *, replace: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.
 
         Parameters
@@ -87,6 +87,8 @@ class Store:
             A folder from `stage`, complete but for the manifest.
         manifest : Manifest
             What lies in it.
+        replace : bool
+            Whether an entry that is there already gives way if its content is another; default False.
 
         Returns
         -------
@@ -106,7 +108,7 @@ class Store:
             staged.rename(target)
         except OSError:
             present = self.lookup(manifest.fingerprint)
-            if present:
+            if present and not (replace and present.digests != Entry(staged, manifest).digests):
                 return present
             self._set_aside(target)
             staged.rename(target)
@@ -114,18 +116,22 @@ class Store:
         return Entry(target, manifest)
 
     @contextlib.contextmanager
-    def claim(self, fingerprint: str) -> Iterator[None]:
+    def claim(self, fingerprint: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold a fingerprint while computing it; another runner waits, and then finds the result.
 
-        The lock file is never removed: a lock on a removed file excludes nobody. Where the file system does
-        not lock, the work may be done twice, and the result is right all the same.
+        `on_wait` is called before a wait begins. The lock file is never removed: a lock on a removed file excludes
+        nobody. Where the file system does not lock, the work may be done twice, and the result is right all the same.
         """
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / fingerprint[:16], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    on_wait()
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)

@@ -106,7 +106,7 @@ def test_a_variable_counts_by_its_digest() -> None:
 def test_a_fingerprint_is_the_digest_of_tagged_canonical_json() -> None:
     """Anybody can compute it anew."""
     parts = {"b": [1, 2.5, None], "a": {"é": True}}
-    text = 'kflow-fingerprint-1\n{"a":{"\\u00e9":true},"b":[1,2.5,null]}'
+    text = 'kflow-fingerprint-2\n{"a":{"\\u00e9":true},"b":[1,2.5,null]}'
 
     assert fingerprint(parts) == hashlib.sha256(text.encode()).hexdigest()
     assert canonical_json([float("nan"), float("inf")]) == "[NaN,Infinity]"

@@ -196,7 +196,7 @@ def test_an_interrupted_run_says_so_and_is_continued(make_folder: MakeFolder, nu
     """Exit code 130, no process left, the finished steps kept; the next run does the rest."""
     folder = make_folder(WITH_CODE, {"user.py": WAITING})
     # Under nohup the tests themselves ignore SIGHUP, and kflow respects that.
-    runner = folder.start("run", "w.yaml", prefix=("env", "--default-signal=HUP"))
+    runner = folder.start("run", "w.yaml", "--jobs", "1", prefix=("env", "--default-signal=HUP"))
     worker = int(wait_for(folder.path / "pid"))
     runner.send_signal(number)
     out, err = runner.communicate(timeout=60)
@@ -218,7 +218,7 @@ def test_an_interrupted_run_says_so_and_is_continued(make_folder: MakeFolder, nu
 def test_a_killed_runner_leaves_no_worker(make_folder: MakeFolder) -> None:
     """After SIGKILL the worker ends by itself, its record says 'interrupted', and the next run continues."""
     folder = make_folder(WITH_CODE, {"user.py": WAITING})
-    runner = folder.start("run", "w.yaml")
+    runner = folder.start("run", "w.yaml", "--jobs", "1")
     worker = int(wait_for(folder.path / "pid"))
     assert folder.records()[0].status == "running"
     assert folder.statuses()["y"] == "run"
@@ -260,7 +260,7 @@ def test_sigterm_stops_a_run_that_is_process_1(make_folder: MakeFolder) -> None:
 def test_a_failing_step_is_told_with_place_cause_and_log(make_folder: MakeFolder) -> None:
     """No traceback unless it is asked for; the log has it; what was finished is kept."""
     folder = make_folder(WITH_CODE, {"user.py": "def change(block):\n    raise RuntimeError('no luck today')\n"})
-    failed = folder.kflow("run", "w.yaml")
+    failed = folder.kflow("run", "w.yaml", "--jobs", "1")
 
     assert failed.returncode == 1
     assert "w.yaml:8:3: step 'changed' (slice_hdf5) failed: RuntimeError: no luck today" in failed.stdout
@@ -400,6 +400,138 @@ def test_a_moved_folder_computes_nothing_again(make_folder: MakeFolder, monkeypa
     assert moved.kflow("run", "w.yaml").returncode == 0
     assert moved.statuses()["unit"] == "reused"
     assert {name: step.outputs for name, step in moved.records()[0].steps.items()} == before
+
+
+# --- several at once, again, and in part ---------------------------------------------------------------------
+
+# 'left' and 'right' hang on nothing but the data, 'late' waits for 'right' without using it.
+SIDES = """
+kflow: 1
+name: sides
+steps:
+  left: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:left}
+  right: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:right}
+  late: {kind: normalize, x: "${left}", axis: 0, needs: [right]}
+"""
+MEETING = """
+import time
+from pathlib import Path
+
+here = Path(__file__).parent
+
+def meet(own, other, block):
+    (here / own).touch()
+    for _ in range(300):
+        if (here / other).exists():
+            return block
+        time.sleep(0.1)
+    raise RuntimeError("the other did not come")
+
+def left(block):
+    return meet("l", "r", block)
+
+def right(block):
+    return meet("r", "l", block)
+"""
+
+
+def test_independent_steps_run_at_once(make_folder: MakeFolder) -> None:
+    """Each of two waits for the other to begin."""
+    folder = make_folder(SIDES, {"user.py": MEETING})
+    done = folder.kflow("run", "w.yaml", "--jobs", "2")
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"right \(slice_hdf5\) +done.*late \(normalize\) +starts", done.stdout, re.DOTALL)
+
+
+@pytest.mark.parametrize(("options", "late"), [((), "not run"), (("--keep-going",), "run")])
+def test_a_failure_stops_what_hangs_on_it(make_folder: MakeFolder, options: tuple[str, ...], late: str) -> None:
+    """And the rest too, unless the run keeps going."""
+    code = "def left(block):\n    raise RuntimeError('no')\n\ndef right(block):\n    return block\n"
+    text = SIDES.replace("${left}", "${right}").replace("needs: [right]", "needs: []")
+    folder = make_folder(text, {"user.py": code})
+    failed = folder.kflow("run", "w.yaml", "--jobs", "1", *options)
+
+    assert failed.returncode == 1
+    assert folder.statuses() == {"left": "failed", "right": late, "late": late}
+
+
+def test_a_step_is_tried_again(make_folder: MakeFolder) -> None:
+    """As often as the workflow says, with what went wrong on the console."""
+    code = "from pathlib import Path\ndef change(block):\n    tries = Path(__file__).with_name('tries')\n"
+    code += "    with tries.open('a') as f:\n        f.write('x')\n"
+    code += "    if len(tries.read_text()) < 3:\n        raise RuntimeError('not yet')\n    return block\n"
+    folder = make_folder(WITH_CODE.replace("user.py:change", "user.py:change, retries: 2"), {"user.py": code})
+    done = folder.kflow("run", "w.yaml")
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("changed failed: RuntimeError: not yet; it is tried again in ") == 2
+    assert folder.statuses()["changed"] == "run"
+
+
+def test_a_step_has_a_timeout(make_folder: MakeFolder) -> None:
+    """It is stopped, the message says so, and the fingerprint is that without a timeout."""
+    text = WITH_CODE.replace("user.py:change", "user.py:change, timeout: 2 s")
+    folder = make_folder(text, {"user.py": WAITING})
+    failed = folder.kflow("run", "w.yaml")
+    worker = int((folder.path / "pid").read_text())
+
+    assert failed.returncode == 1
+    assert "step 'changed' (slice_hdf5) failed: it was stopped after its timeout of 2 s" in failed.stdout
+    assert is_gone(worker)
+    folder.write("go", "")
+    folder.kflow("run", "w.yaml")
+    folder.write("w.yaml", WITH_CODE)
+    folder.kflow("run", "w.yaml")
+    assert set(folder.statuses().values()) == {"reused"}
+
+
+def test_what_steps_print_is_shown_on_request(make_folder: MakeFolder) -> None:
+    """Line by line, with the name of the step; the log has it either way."""
+    folder = make_folder(WITH_CODE, {"user.py": "def change(block):\n    print('seen')\n    return block\n"})
+    quiet = folder.kflow("run", "w.yaml")
+    shown = folder.kflow("run", "w.yaml", "--force", "--only", "changed", "--output")
+    log = folder.path.parent / "store" / "runs" / folder.records()[0].id / "logs" / "changed.log"
+
+    assert "seen" not in quiet.stdout
+    assert "    changed | seen\n" in shown.stdout
+    assert "seen" in log.read_text()
+
+
+def test_a_part_of_a_workflow(make_folder: MakeFolder) -> None:
+    """Steps up to one, one alone that lacks what it needs, and one again by force with what hangs on it."""
+    folder = make_folder()
+    alone = folder.kflow("run", "w.yaml", "--only", "unit")
+    first = folder.kflow("run", "w.yaml", "--until", "x")
+    after_first = folder.statuses()
+    rest = folder.kflow("run", "w.yaml", "--only", "unit")
+    again = folder.kflow("run", "w.yaml", "--from", "x", "--force")
+
+    assert alone.returncode == 2
+    assert "step 'unit' needs 'digits', which is not chosen, and its result is not in the store" in alone.stderr
+    assert (first.returncode, rest.returncode, again.returncode) == (0, 0, 0)
+    assert after_first == {"digits": "run", "x": "run", "labels": "not run", "y": "not run", "unit": "not run"}
+    assert folder.statuses() == {"digits": "reused", "x": "run", "unit": "run", "labels": "not run", "y": "not run"}
+    assert folder.records()[0].steps["x"].reason == "forced"
+
+
+def test_a_journal_tells_what_a_killed_run_had_done(make_folder: MakeFolder) -> None:
+    """However much of its last line is there: nothing counts as done that was not, and nothing fails."""
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    runner = folder.start("run", "w.yaml", "--jobs", "1")
+    wait_for(folder.path / "pid")
+    runner.kill()
+    runner.communicate(timeout=60)
+    (journal,) = (folder.path.parent / "store" / "runs").rglob("journal.jsonl")
+    whole = journal.read_bytes()
+
+    for size in range(len(whole) + 1):
+        journal.write_bytes(whole[:size])
+        (record,) = folder.records()
+        done = {name for name, step in record.steps.items() if step.status == "run"}
+        assert record.status == "interrupted"
+        assert len(done) <= whole[:size].count(b'"status": "run"')
+    assert done == {"digits", "labels", "y"}
 
 
 # --- surroundings --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kflow.run.process import Worker, WorkerDied, worker_environment
+from kflow.run.process import Seat, Worker, WorkerDied, Workers, worker_environment
 
 DIGITS = Path(__file__).parents[2] / "workflows" / "data" / "digits.h5"
 
@@ -65,22 +65,60 @@ def ignore(event: object) -> None:
     del event
 
 
-def test_a_worker_is_kept_warm_between_steps(worker: Worker, tmp_path: Path) -> None:
-    """Two steps are run by one process, and a third with other GPUs by another."""
-    body = "with open(Path(__file__).with_name('pids'), 'a') as f: f.write(f'{os.getpid()}\\n')"
+def test_a_worker_is_kept_warm_between_steps(tmp_path: Path) -> None:
+    """One process runs what needs no GPU; what sees GPUs gets a fresh one, which ends with the step."""
+    body = "Path(__file__).with_suffix('.pid').write_text(str(os.getpid()))"
+    workers = Workers()
 
-    for gpus in ((), (), ("0",)):
-        assert worker.run(make_task(tmp_path, body), gpus, ignore)["event"] == "done"
+    for gpus in ((), ("0",), (), ("0",)):
+        with workers.worker(gpus, None) as worker:
+            assert worker.run(make_task(tmp_path, body), ignore)["event"] == "done"
 
-    first, second, third = (set(pids) for pids in _in_three(tmp_path / "pids"))
-    assert first == second != third
-    assert wait_until_gone(int(first.pop()))
+    first, second, third, fourth = (int((tmp_path / f"user{i}.pid").read_text()) for i in range(4))
+    assert first == third
+    assert len({first, second, fourth}) == 3
+    assert wait_until_gone(second)
+    assert wait_until_gone(fourth)
+    workers.stop()
+    assert wait_until_gone(first)
 
 
-def _in_three(path: Path) -> list[list[str]]:
-    pids = path.read_text().split()
-    size = len(pids) // 3
-    return [pids[:size], pids[size : 2 * size], pids[2 * size :]]
+def test_a_worker_with_another_number_of_threads_is_another(tmp_path: Path) -> None:
+    """What does not care takes the one that is there."""
+    workers = Workers()
+    with workers.worker((), 2) as two:
+        two.run(make_task(tmp_path, "pass"), ignore)
+
+    with workers.worker((), None) as any_, workers.worker((), 2) as fresh, workers.worker((), 3) as three:
+        assert any_ is two
+        assert fresh is not two
+        assert (fresh.seat.threads, three.seat.threads) == (2, 3)
+    workers.stop()
+
+
+def test_a_step_that_takes_too_long_is_stopped(worker: Worker, tmp_path: Path) -> None:
+    """With all that it started; the next step gets another worker."""
+    body = "Path(__file__).with_name('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+
+    with pytest.raises(WorkerDied, match=r"stopped after its timeout of 3 s"):
+        worker.run(make_task(tmp_path, body), ignore, 3)
+
+    assert wait_until_gone(int((tmp_path / "pid").read_text()))
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
+
+
+def test_each_step_has_its_own_log(worker: Worker, tmp_path: Path) -> None:
+    """Also what it printed without a newline, to both streams; what it printed is told line by line if asked for."""
+    told: list[Any] = []
+    for text in ("one", "two"):
+        once = "if os.environ.get('ONCE') == TEXT:\n    return block\nos.environ['ONCE'] = TEXT\n"
+        body = once.replace("TEXT", repr(text)) + f"print('{text}\\nmore', end='')\nos.write(2, b' to stderr')"
+        task = {**make_task(tmp_path, body), "log": str(tmp_path / f"{text}.log"), "echo": text == "two"}
+        worker.run(task, told.append)
+
+    assert (tmp_path / "one.log").read_text() == "one\nmore to stderr"
+    assert (tmp_path / "two.log").read_text() == "two\nmore to stderr"
+    assert [each["line"] for each in told] == ["two", "more to stderr"]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +133,9 @@ def _in_three(path: Path) -> list[list[str]]:
 def test_a_worker_that_dies_is_told_as_what_it_is(worker: Worker, tmp_path: Path, body: str, message: str) -> None:
     """And the next step gets another one."""
     with pytest.raises(WorkerDied, match=message):
-        worker.run(make_task(tmp_path, body), (), ignore)
+        worker.run(make_task(tmp_path, body), ignore)
 
-    assert worker.run(make_task(tmp_path, "pass"), (), ignore)["event"] == "done"
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
 
 
 def test_a_worker_that_dies_takes_what_it_forked_along(worker: Worker, tmp_path: Path) -> None:
@@ -111,7 +149,7 @@ def test_a_worker_that_dies_takes_what_it_forked_along(worker: Worker, tmp_path:
     began = time.monotonic()
 
     with pytest.raises(WorkerDied, match="code 5"):
-        worker.run(make_task(tmp_path, body), (), ignore)
+        worker.run(make_task(tmp_path, body), ignore)
 
     assert time.monotonic() - began < 60
     assert wait_until_gone(int((tmp_path / "child").read_text()))
@@ -120,12 +158,12 @@ def test_a_worker_that_dies_takes_what_it_forked_along(worker: Worker, tmp_path:
 def test_a_worker_that_died_between_two_steps_is_replaced(worker: Worker, tmp_path: Path) -> None:
     """The next step does not fail for it."""
     body = "Path(__file__).with_name('pid').write_text(str(os.getpid()))"
-    worker.run(make_task(tmp_path, body), (), ignore)
+    worker.run(make_task(tmp_path, body), ignore)
     pid = int((tmp_path / "pid").read_text())
     os.kill(pid, signal.SIGKILL)
     assert wait_until_gone(pid)
 
-    assert worker.run(make_task(tmp_path, "pass"), (), ignore)["event"] == "done"
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
 
 
 def test_an_interruption_ends_the_worker_at_once(worker: Worker, tmp_path: Path) -> None:
@@ -138,7 +176,7 @@ def test_an_interruption_ends_the_worker_at_once(worker: Worker, tmp_path: Path)
     watched = tmp_path / "pid"
     try:
         with pytest.raises(KeyboardInterrupt, match="now"):
-            worker.run(task, (), ignore)
+            worker.run(task, ignore)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -162,12 +200,12 @@ def test_modules_in_the_current_folder_do_not_get_into_the_worker(
     (tmp_path / "queue.py").write_text("raise SystemExit(9)\n")
     monkeypatch.chdir(tmp_path)
 
-    assert worker.run(make_task(tmp_path, "pass"), (), ignore)["event"] == "done"
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
 
 
 def test_a_worker_sees_only_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """None at all unless some are given, whatever the environment says."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
 
-    assert worker_environment(())["CUDA_VISIBLE_DEVICES"] == "-1"
-    assert worker_environment(("2", "3"))["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert worker_environment(Seat())["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert worker_environment(Seat(("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"

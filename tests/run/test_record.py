@@ -154,7 +154,7 @@ def test_components_of_the_last_run_of_a_workflow(tmp_path: Path) -> None:
     other.workflow.path = "other.yaml"
     put(tmp_path, other)
 
-    assert previous_components(tmp_path, "w.yaml") == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
+    assert previous_components(tmp_path, "w.yaml", ["fit", "test"]) == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

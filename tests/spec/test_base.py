@@ -75,6 +75,11 @@ def test_a_walk_yields_every_leaf_with_its_place_in_the_document() -> None:
 
     assert dict(walk(spec)) == {
         ("description",): None,
+        ("retries",): 0,
+        ("timeout",): None,
+        ("resources", "cpus"): None,
+        ("resources", "memory"): None,
+        ("resources", "gpus"): 0,
         ("x", 0): "${a}",
         ("x", 1): "${b.array}",
         ("inner", "source"): "b.h5",

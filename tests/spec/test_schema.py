@@ -163,7 +163,7 @@ def test_the_names_of_keras_are_offered_and_others_may_stand_there() -> None:
     names, _, call = schema["$defs"]["keras_layers"]["anyOf"]
 
     assert {"Conv2D", "Dense", "Input"} <= set(names["enum"]) & set(call["properties"])
-    assert set(schema["$defs"]) == {"placeholder", "fit", "keras_layers", "keras_optimizers"}
+    assert set(schema["$defs"]) == {"placeholder", "fit", "fit_Resources", "keras_layers", "keras_optimizers"}
     assert schema["$defs"]["fit"]["properties"]["optimizer"]["default"] == "adam"
     for layers in (["Flatten", {"Dense": {"units": 3}}, {"Dense": None}, "MyOwn", {"MyOwn": {"a": 1}}], "${params.x}"):
         assert errors(workflow(kind="fit", layers=layers, optimizer="mine"), validator) == set()

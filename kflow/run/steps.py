@@ -1,0 +1,153 @@
+"""One step, in a thread of its own: claim its fingerprint, let it run, try again if it may, publish what it made."""
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kflow.artifacts import ExternalFile
+from kflow.errors import RunError
+from kflow.run.process import Workers
+from kflow.run.worker import WORK, describe_error, perform
+from kflow.spec.base import StepSpec
+from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.store import Store
+
+Report = Callable[[Mapping[str, Any]], None]
+_LONGEST_PAUSE = 60.0
+
+
+class StepFailure(RunError):  # noqa: N818  it is the outcome of a step
+    """A step failed; ``traceback`` is that of its process, where there is one."""
+
+    def __init__(self, message: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
+    """The run is over, and the step with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A step that is to be run: all that its thread needs to know."""
+
+    name: str
+    spec: StepSpec
+    fingerprint: str
+    task: Mapping[str, Any]
+    gpus: tuple[str, ...]
+    is_forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What the steps of a run share."""
+
+    store: Store
+    workers: Workers
+    over: threading.Event
+
+
+def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
+    """Run a step, or find that another run has made its result meanwhile.
+
+    Parameters
+    ----------
+    job : Job
+        The step.
+    crew : Crew
+        Store and workers.
+    report : callable
+        Takes progress, tries and waits; it is called from this thread.
+
+    Returns
+    -------
+    Entry
+        The published result.
+    bool
+        Whether this run has made it.
+
+    Raises
+    ------
+    StepFailure
+        If the step fails, after the last try.
+    Cancelled
+        If the run ended meanwhile.
+    OSError
+        If the store cannot be written.
+    """
+    with crew.store.claim(job.fingerprint, lambda: report({"event": "waiting"})):
+        entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
+        if entry is not None:
+            return entry, False
+        for attempt in range(job.spec.retries + 1):
+            try:
+                return _attempt(job, crew, report), True
+            except StepFailure as failure:
+                if crew.over.is_set():
+                    raise Cancelled from None
+                if attempt == job.spec.retries:
+                    raise
+                pause = min(2.0**attempt, _LONGEST_PAUSE)
+                report({"event": "retry", "message": str(failure), "attempt": attempt + 1, "pause": pause})
+                if crew.over.wait(pause):
+                    raise Cancelled from None
+    raise AssertionError  # the last try returns or raises
+
+
+def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
+    with crew.store.stage() as staging:
+        task = {**job.task, "staging": str(staging)}
+        reply = _run_here(task, crew, report) if _is_light(job.spec) else _run_apart(job, task, crew, report)
+        if reply["event"] == "failed":
+            raise StepFailure(reply["message"], reply.get("traceback"))
+        shutil.rmtree(staging / WORK)
+        return crew.store.commit(staging, _manifest(job, reply["outputs"], staging), replace=job.is_forced)
+
+
+def _is_light(spec: StepSpec) -> bool:
+    """Tell whether a step runs in the runner: a thread cannot be stopped, so not one with a timeout."""
+    return spec.is_light and spec.timeout is None
+
+
+def _run_here(task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
+    def tell(event: Mapping[str, Any]) -> None:
+        if crew.over.is_set():
+            raise Cancelled
+        report(event)
+
+    try:
+        return {"event": "done", "outputs": perform(task, tell)}
+    except Cancelled:
+        raise
+    except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
+        return {"event": "failed", "message": describe_error(error)}
+
+
+def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
+    threads = job.spec.cpus_wanted() if job.spec.resources.cpus or "tensorflow" in job.spec.libraries else None
+    try:
+        with crew.workers.worker(job.gpus, threads) as worker:
+            return worker.run(task, report, job.spec.timeout)
+    except RunError as error:
+        if crew.over.is_set():
+            raise Cancelled from None
+        return {"event": "failed", "message": str(error)}
+
+
+def _manifest(job: Job, outputs: Mapping[str, Any], staging: Path) -> Manifest:
+    files = {
+        str(path.relative_to(staging)): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()
+    }
+    external = {ExternalFile(**each) for output in outputs.values() for each in output["external"]}
+    return Manifest(
+        fingerprint=job.fingerprint,
+        kind=job.spec.kind,
+        outputs={name: Output(o["type"], o["digest"], o["description"]) for name, o in outputs.items()},
+        files=files,
+        external=tuple(sorted(external, key=lambda file: file.path)),
+    )
