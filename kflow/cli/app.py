@@ -52,6 +52,12 @@ def _complete_run(context: typer.Context, start: str) -> list[str]:
     return [name for name in ("latest", *(record.id for record in read_records(root))) if name.startswith(start)]
 
 
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", autocompletion=_complete_run, help="The id of a run, the start of one, or 'latest'."),
+]
+
+
 def _call(command: str, **arguments: Any) -> None:
     """Import the module of a command and run it."""
     code: int = import_module(f"kflow.cli.{command}").run(**arguments)
@@ -134,20 +140,52 @@ def run(
 
 
 @app.command()
-def runs(store: StoreOption = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def runs(
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="METRIC", help="Greatest first, such as test.accuracy.")
+    ] = None,
+    least_first: Annotated[bool, typer.Option("--least-first", help="With --sort: the least first.")] = False,
+    store: StoreOption = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """List the runs, newest first."""
     del debug
-    _call("runs", store=store, as_json=as_json)
+    _call("runs", store=store, sort=sort, as_json=as_json, least_first=least_first)
+
+
+@app.command()
+def why(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The name of a step.")],
+    run_id: Annotated[
+        str, typer.Option("--run", metavar="RUN", autocompletion=_complete_run, help="The run; default the latest.")
+    ] = "latest",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", autocompletion=_complete_run, help="The run to compare with; default the one before."
+        ),
+    ] = None,
+    store: StoreOption = None,
+    debug: Debug = False,
+) -> None:
+    """Tell why a step was run again: what differs from an earlier run, and where that comes from."""
+    del debug
+    _call("why", step=step, run_id=run_id, against=against, store=store)
+
+
+@app.command()
+def diff(
+    first: RunArgument, second: RunArgument, store: StoreOption = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Show how two runs differ: params, code, data, metrics and time."""
+    del debug
+    _call("diff", first=first, second=second, store=store, as_json=as_json)
 
 
 @app.command()
 def show(
-    run_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", autocompletion=_complete_run, help="The id of a run, the start of one, or 'latest'."
-        ),
-    ],
+    run_id: RunArgument,
     store: StoreOption = None,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -1,8 +1,10 @@
 """Plans, runs and records as text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from kflow.diagnostics import visible
+from kflow.diagnostics import suggest, visible
+from kflow.errors import UsageError
 from kflow.plan.planner import Action
 from kflow.run.record import RunRecord
 
@@ -42,6 +44,67 @@ def describe_runs(records: Sequence[RunRecord]) -> str:
         duration = f"{record.duration:.1f} s" if record.duration is not None else "-"
         rows.append((record.id, record.status, record.started[:19].replace("T", " "), duration, _metrics(record)))
     return columns(rows)
+
+
+def sort_runs(records: Sequence[RunRecord], metric: str, *, least_first: bool = False) -> list[RunRecord]:
+    """Sort runs by a metric, ``accuracy`` or ``test.accuracy``, the greatest first; those without it come last.
+
+    Raises
+    ------
+    UsageError
+        If no run has the metric.
+    """
+    values = {record.id: _find_metric(record, metric) for record in records}
+    there = [record for record in records if values[record.id] is not None]
+    if not there:
+        known = sorted(
+            {f"{step}.{name}" for record in records for step, each in record.metrics.items() for name in each}
+        )
+        hint = suggest(metric, known) or (f"there are {', '.join(known[:10])}" if known else "no run has any")
+        message = f"--sort {metric}: no run has this metric; {hint}"
+        raise UsageError(message)
+    there.sort(key=lambda record: values[record.id] or 0.0, reverse=not least_first)
+    return [*there, *(record for record in records if values[record.id] is None)]
+
+
+def _find_metric(record: RunRecord, metric: str) -> float | None:
+    step, _, name = metric.rpartition(".")
+    found = [each[name] for at, each in record.metrics.items() if name in each and step in {"", at}]
+    return found[-1] if found and found[-1] == found[-1] else None
+
+
+def describe_differences(
+    first: str,
+    second: str,
+    found: Mapping[str, Mapping[str, tuple[Any, Any]]],
+    seconds: Mapping[str, tuple[float, float]],
+) -> str:
+    """Show how two runs differ, part by part."""
+    parts = [f"{first}\n{second}"]
+    for part, differences in found.items():
+        rows = [_difference(part, name, *pair) for name, pair in differences.items()]
+        parts.append(f"{part}:\n" + columns(rows))
+    if not found:
+        parts.append("nothing differs but the time")
+    if seconds:
+        rows = [("  " + name, f"{one:.1f} s", "->", f"{other:.1f} s") for name, (one, other) in seconds.items()]
+        parts.append("time:\n" + columns(rows))
+    return "\n\n".join(parts)
+
+
+def _difference(part: str, name: str, one: Any, other: Any) -> tuple[str, ...]:
+    if part == "steps" and one == "":
+        return (f"  {name}", str(other), "", "")
+    if part == "outputs":
+        one, other = (str(each)[:12] if each else None for each in (one, other))
+    change = f"({other - one:+.4g})" if part == "metrics" and None not in {one, other} else ""
+    return (f"  {name}", _shown(one), f"-> {_shown(other)}", change)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def describe_run(record: RunRecord) -> str:

@@ -12,7 +12,7 @@ NEWEST_FIRST = ["20250203T000000-a-3", "20250101T000002-a-2", "20250101T000001-a
 
 def test_runs_are_listed_newest_first(three_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Below a head line, without the one that cannot be read."""
-    assert runs.run(three_runs, as_json=False) == 0
+    assert runs.run(three_runs, None, as_json=False, least_first=False) == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["run", *NEWEST_FIRST]
@@ -20,7 +20,7 @@ def test_runs_are_listed_newest_first(three_runs: Path, capsys: pytest.CaptureFi
 
 def test_runs_as_json(three_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Strict JSON, whatever the metrics are."""
-    runs.run(three_runs, as_json=True)
+    runs.run(three_runs, None, as_json=True, least_first=False)
 
     listed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [record["id"] for record in listed] == NEWEST_FIRST
@@ -29,8 +29,8 @@ def test_runs_as_json(three_runs: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is no error; the place is named, and not made."""
-    assert runs.run(tmp_path / "none", as_json=False) == 0
+    assert runs.run(tmp_path / "none", None, as_json=False, least_first=False) == 0
     assert capsys.readouterr().out == f"no runs in {tmp_path / 'none'}\n"
-    assert runs.run(tmp_path / "none", as_json=True) == 0
+    assert runs.run(tmp_path / "none", None, as_json=True, least_first=False) == 0
     assert json.loads(capsys.readouterr().out) == []
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,52 @@
+"""``kflow why``: tell why a step was run again."""
+
+from pathlib import Path
+
+import typer
+
+from kflow.cli.loading import open_store
+from kflow.cli.show import find_run
+from kflow.diagnostics import suggest, visible
+from kflow.errors import UsageError
+from kflow.report.compare import explain_step
+from kflow.run.record import RunRecord, read_records
+
+
+def run(step: str, run_id: str, against: str | None, store: Path | None) -> int:
+    """Print what differs between two runs of a step."""
+    root = open_store(store).root
+    new = find_run(run_id, root)
+    _require_step(new, step)
+    old = find_run(against, root) if against else _run_before(new, step, root)
+    if old is None:
+        typer.echo(f"{step}: {new.steps[step].reason}; no earlier run of {new.workflow.path} has done it")
+        return 0
+    _require_step(old, step)
+    lines = [f"{step} of {new.id} was {_status(new, step)}, compared with {old.id}:", *explain_step(new, old, step)]
+    typer.echo("\n".join(map(visible, lines)))
+    return 0
+
+
+def _status(record: RunRecord, step: str) -> str:
+    status = record.steps[step].status
+    return f"{status}: {record.steps[step].reason}" if record.steps[step].reason else status
+
+
+def _require_step(record: RunRecord, step: str) -> None:
+    if step not in record.steps:
+        hint = suggest(step, tuple(record.steps)) or f"it has {', '.join(list(record.steps)[:10])}"
+        message = f"the run {record.id} has no step {step!r}; {hint}"
+        raise UsageError(message)
+    if record.steps[step].components is None:
+        message = f"the run {record.id} ended before it came to step {step!r}"
+        raise UsageError(message)
+
+
+def _run_before(new: RunRecord, step: str, root: Path) -> RunRecord | None:
+    """Return the newest earlier run of the workflow that has done the step."""
+    for record in read_records(root):
+        done = record.steps.get(step)
+        is_earlier = record.id < new.id and record.workflow.path == new.workflow.path
+        if is_earlier and done and done.components and done.status in {"run", "reused"}:
+            return record
+    return None

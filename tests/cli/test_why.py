@@ -1,0 +1,89 @@
+"""``kflow why`` and ``kflow diff`` compare runs in words."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MakeFolder = Callable[..., Any]
+
+HELPED = """
+kflow: 1
+name: helped
+params: {rows: 40, order: 2}
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: "${params.rows}", normalizer: near.py:change}
+  unit: {kind: normalize, x: "${x}", axis: 0, order: "${params.order}"}
+  other: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 3}
+"""
+FILES = {
+    "near.py": "from middle import twice\n\ndef change(block):\n    return twice(block)\n",
+    "middle.py": "from far import factor\n\ndef twice(block):\n    return factor * block\n",
+    "far.py": "factor = 2.0\n",
+}
+
+
+@pytest.fixture
+def folder(make_folder: MakeFolder) -> Any:
+    """Give a folder with two runs, between which a function two imports away has changed, and a param."""
+    made = make_folder(HELPED, FILES)
+    made.kflow("run", "w.yaml")
+    made.write("far.py", "factor = 3.0\n")
+    assert made.kflow("run", "w.yaml", "--set", "order=1").returncode == 0
+    return made
+
+
+def test_a_helper_two_imports_away_is_named(folder: Any) -> None:
+    """With the way from the step that was asked for to where the change comes from."""
+    told = folder.kflow("why", "unit")
+
+    first, second, third = told.stdout.splitlines()
+    assert re.search(r"^unit of \S+ was run: order: .*, compared with \S+:$", first)
+    assert re.search(r"^unit: order: 2(\.0)? -> 1(\.0)?; input x changed$", second)
+    assert third == "  x: code far.py changed"
+
+
+def test_any_two_runs_can_be_compared(folder: Any) -> None:
+    """By id, or the start of one; a step that did not change says so."""
+    newest, oldest = (record.id for record in folder.records())
+    same = folder.kflow("why", "other", "--run", oldest, "--against", newest)
+
+    assert "other: nothing differs" in same.stdout
+    assert folder.kflow("why", "unit", "--run", oldest).stdout.endswith("no earlier run of w.yaml has done it\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("why", "uint"), "has no step 'uint'; did you mean 'unit'?"),
+        (("why", "unit", "--against", "1999"), "no run starts with '1999'"),
+        (("diff", "latest", "1999"), "no run starts with '1999'"),
+        (("runs", "--sort", "accuracy"), "--sort accuracy: no run has this metric; no run has any"),
+    ],
+)
+def test_what_cannot_be_compared(folder: Any, arguments: tuple[str, ...], message: str) -> None:
+    """Is exit code 2, with what there is."""
+    wrong = folder.kflow(*arguments)
+
+    assert wrong.returncode == 2
+    assert message in wrong.stderr
+
+
+def test_two_runs_differ_in_params_code_and_outputs(folder: Any) -> None:
+    """As text and as JSON."""
+    newest, oldest = (record.id for record in folder.records())
+    text = folder.kflow("diff", oldest, newest).stdout
+    found = json.loads(folder.kflow("diff", oldest, newest, "--json").stdout)
+
+    assert re.search(r"params:\n  order +2 +-> 1", text)
+    assert re.search(r"  x +code far.py changed", text)
+    assert found["params"] == {"order": [2, 1]}
+    assert set(found["outputs"]) == {"x.array", "unit.array"}
+    assert set(found["seconds"]) == {"x", "unit"}
+
+
+def test_a_run_does_not_differ_from_itself(folder: Any) -> None:
+    """But for the time, which is equal here."""
+    assert "nothing differs but the time" in folder.kflow("diff", "latest", "latest").stdout
