@@ -214,3 +214,63 @@ def schema(
     """Print the JSON Schema of workflow files, for editors."""
     del debug
     _call("schema", is_record=record)
+
+
+store_app = typer.Typer(help="Look after the store.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(store_app, name="store")
+
+
+def _call_store(function: str, **arguments: Any) -> None:
+    code: int = getattr(import_module("kflow.cli.store"), function)(**arguments)
+    raise typer.Exit(code)
+
+
+@store_app.command("ls")
+def store_ls(store: StoreOption = None, debug: Debug = False) -> None:
+    """List the entries, the one used last in front."""
+    del debug
+    _call_store("list_entries", store=store)
+
+
+@store_app.command("du")
+def store_du(store: StoreOption = None, debug: Debug = False) -> None:
+    """Tell how much each part of the store takes."""
+    del debug
+    _call_store("show_sizes", store=store)
+
+
+@store_app.command("verify")
+def store_verify(store: StoreOption = None, debug: Debug = False) -> None:
+    """Read every entry and set the damaged ones aside; the exit code is 1 if there are any."""
+    del debug
+    _call_store("verify", store=store)
+
+
+@store_app.command("gc")
+def store_gc(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="What was not used for so long, such as 30d.")
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", metavar="SIZE", help="The least recently used, until the rest takes so much."),
+    ] = None,
+    unreferenced: Annotated[
+        bool, typer.Option("--unreferenced", help="What no run in the store has made or used.")
+    ] = False,
+    grace: Annotated[str, typer.Option("--grace", metavar="TIME", help="What was used since stays.")] = "1h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    store: StoreOption = None,
+    debug: Debug = False,
+) -> None:
+    """Remove entries; runs under way are not disturbed."""
+    del debug
+    _call_store(
+        "collect_garbage",
+        store=store,
+        older_than=older_than,
+        max_size=max_size,
+        grace=grace,
+        unreferenced=unreferenced,
+        is_dry=dry_run,
+    )

@@ -10,7 +10,8 @@ from typing import Any
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
-from kflow.run.executor import Wishes, execute, make_planner
+from kflow.run.executor import execute, make_planner
+from kflow.run.state import Wishes
 
 
 def run(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kflow.diagnostics import render, visible
+from kflow.report.tables import describe_bytes
 from kflow.run import events
 
 _WIDTH = 34
@@ -86,7 +87,7 @@ class Console:
             percent = 100 * data["done"] // data["total"] // 25 * 25
             if percent > self._percent:
                 self._percent = percent
-                self._line(f"    {percent} % of {_bytes(data['total'])}")
+                self._line(f"    {percent} % of {describe_bytes(data['total'])}")
 
     def _end_bar(self) -> None:
         self._percent = -1
@@ -153,7 +154,7 @@ class Bar:
     def show(self, step: str, data: Mapping[str, Any]) -> None:
         """Move the bar."""
         if data["event"] == "download":
-            note = f"{_bytes(data['done'])}" + (f" of {_bytes(data['total'])}" if data["total"] else "")
+            note = f"{describe_bytes(data['done'])}" + (f" of {describe_bytes(data['total'])}" if data["total"] else "")
             self.progress.update(self.task, description=step, completed=data["done"], total=data["total"], note=note)
             return
         done = (data["epoch"] - 1) * data["batches"] + data["batch"]
@@ -187,14 +188,6 @@ def _seconds(duration: float) -> str:
         return f"{duration:.1f} s"
     minutes, seconds = divmod(round(duration), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def _near(path: Path) -> str:

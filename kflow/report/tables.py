@@ -27,6 +27,21 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def describe_bytes(count: float) -> str:
+    """Say a number of bytes with a fitting unit.
+
+    Examples
+    --------
+    >>> describe_bytes(999), describe_bytes(1_500_000)
+    ('999 B', '1.5 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
 def describe_plan(actions: Sequence[Action], kinds: Sequence[str]) -> str:
     """Show the verdict on each step with its reason, and how many there are of each."""
     rows = [

@@ -1,11 +1,12 @@
 """What happens during a run, for whoever wants to tell it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kflow.diagnostics import Diagnostic, Source
+from kflow.store.entry import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,20 @@ class RunFinished:
 
 Event = RunStarted | StepStarted | StepProgress | StepReused | StepFinished | StepFailed | RunFinished
 Reporter = Callable[[Event], None]
+
+
+def summarize(outputs: Iterable[Output]) -> str:
+    """Say in short what a step made."""
+    parts = []
+    for output in outputs:
+        description = output.description
+        if output.type in {"metrics", "history"}:
+            numbers = description.get("metrics") or description.get("last") or {}
+            parts.append(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+        elif output.type == "array":
+            parts.append(f"{'x'.join(map(str, description['shape']))} {description['dtype']}")
+        elif output.type == "model" and description.get("parameters") is not None:
+            parts.append(f"{description['parameters']:,} parameters")
+        elif output.type == "file":
+            parts.append(f"sha256:{output.digest}")
+    return "; ".join(part for part in parts if part)

@@ -7,6 +7,7 @@ record says ``${env.NAME}``.
 import contextlib
 import json
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -18,6 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from kflow.artifacts import digest_file
+from kflow.plan.resolve import Bound
 from kflow.run.journal import JOURNAL, read_journal
 from kflow.store import durable
 from kflow.store.locks import is_held
@@ -102,6 +105,34 @@ class RunRecord(BaseModel):
 def now() -> str:
     """Return the time, UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_record(bound: Bound, root: Path, path: str) -> RunRecord:
+    """Return the record of a run that is about to begin."""
+    workflow = bound.workflow
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")  # fine enough that ids sort by time
+    steps = {
+        name: StepRecord(kind=workflow.steps[name].spec.kind, status="not run", verdict="wait", reason="")
+        for name in bound.order
+    }
+    return RunRecord(
+        id=f"{stamp}-{workflow.name[:40]}-{secrets.token_hex(3)}",
+        status="running",
+        started=now(),
+        workflow=WorkflowRecord(
+            path=path,
+            sha256=digest_file(Path(path)),
+            name=workflow.name,
+            seed=workflow.seed,
+            params=dict(workflow.params),
+            steps={name: {"kind": step.spec.kind, **step.fields} for name, step in workflow.steps.items()},
+        ),
+        steps=steps,
+        versions=versions(),
+        platform=describe_platform(),
+        devices=devices(),
+        git=git_state(root),
+    )
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:

@@ -69,6 +69,7 @@ class Schedule:
     _missing: dict[str, int] = field(init=False)
     _followers: dict[str, list[str]] = field(init=False)
     _ready: list[int] = field(init=False)
+    _again: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._names = tuple(self.needs)
@@ -91,10 +92,20 @@ class Schedule:
         """Take a step that is ready."""
         del self._ready[bisect_left(self._ready, self._place[name])]
 
+    def redo(self, name: str, *, wanted_by: str) -> None:
+        """Let a step that had finished be done again, for one that was started and cannot go on without it."""
+        if name in self._again:
+            self._again[name].append(wanted_by)
+        else:
+            self._again[name] = [wanted_by]
+            insort(self._ready, self._place[name])
+        self._missing[wanted_by] += 1
+
     def finish(self, name: str, *, good: bool) -> None:
         """Note the end of a step that was started; what hangs on one that failed will never be ready."""
+        followers = self._again.pop(name, self._followers[name])
         if good:
-            for each in self._followers[name]:
+            for each in followers:
                 self._missing[each] -= 1
                 if not self._missing[each]:
                     insort(self._ready, self._place[each])

@@ -4,7 +4,6 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kflow.artifacts import ExternalFile
@@ -31,6 +30,14 @@ class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
     """The run is over, and the step with it."""
 
 
+class InputDamaged(RunError):  # noqa: N818  it is the outcome of a step
+    """The stored result of a step that this one takes is damaged; ``step`` names it."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(f"the stored result of step {step!r} is damaged")
+        self.step = step
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A step that is to be run: all that its thread needs to know."""
@@ -40,6 +47,8 @@ class Job:
     fingerprint: str
     task: Mapping[str, Any]
     gpus: tuple[str, ...]
+    inputs: Mapping[str, Entry]
+    """The entry of each step that it takes an output of."""
     is_forced: bool = False
 
 
@@ -77,9 +86,14 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
         If the step fails, after the last try.
     Cancelled
         If the run ended meanwhile.
+    InputDamaged
+        If a result that it takes does not hold the bytes that were published.
     OSError
         If the store cannot be written.
     """
+    for step, taken in job.inputs.items():
+        if not crew.store.is_sound(taken):
+            raise InputDamaged(step)
     with crew.store.claim(job.fingerprint, lambda: report({"event": "waiting"})):
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
@@ -106,7 +120,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
         if reply["event"] == "failed":
             raise StepFailure(reply["message"], reply.get("traceback"))
         shutil.rmtree(staging / WORK)
-        return crew.store.commit(staging, _manifest(job, reply["outputs"], staging), replace=job.is_forced)
+        return crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
 
 
 def _is_light(spec: StepSpec) -> bool:
@@ -139,15 +153,11 @@ def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) ->
         return {"event": "failed", "message": str(error)}
 
 
-def _manifest(job: Job, outputs: Mapping[str, Any], staging: Path) -> Manifest:
-    files = {
-        str(path.relative_to(staging)): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()
-    }
+def _manifest(job: Job, outputs: Mapping[str, Any]) -> Manifest:
     external = {ExternalFile(**each) for output in outputs.values() for each in output["external"]}
     return Manifest(
         fingerprint=job.fingerprint,
         kind=job.spec.kind,
         outputs={name: Output(o["type"], o["digest"], o["description"]) for name, o in outputs.items()},
-        files=files,
         external=tuple(sorted(external, key=lambda file: file.path)),
     )

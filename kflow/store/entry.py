@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kflow.artifacts import ExternalFile
+from kflow.artifacts import ExternalFile, digest_file
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -22,14 +22,22 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a file of an entry holds: its bytes in number, and their SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What an entry holds; it is written last, so an entry exists if and only if its manifest does."""
 
     fingerprint: str
     kind: str
     outputs: Mapping[str, Output]
-    files: Mapping[str, int]
-    """The size in bytes of each file, by path inside the entry."""
+    files: Mapping[str, Content] = field(default_factory=dict)
+    """The content of each file, by path inside the entry; filled in when the entry is published."""
     external: tuple[ExternalFile, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the step had to say: metrics, versions."""
@@ -46,6 +54,7 @@ class Manifest:
             msg = "another format of manifest"
             raise ValueError(msg)
         value["outputs"] = {name: Output(**output) for name, output in value["outputs"].items()}
+        value["files"] = {name: Content(**each) for name, each in value["files"].items()}
         value["external"] = tuple(ExternalFile(**each) for each in value["external"])
         return cls(**value)
 
@@ -65,7 +74,38 @@ class Entry:
     def is_whole(self) -> bool:
         """Tell whether every file is there with its size, and what it refers to outside is unchanged."""
         try:
-            inside = all((self.folder / name).stat().st_size == size for name, size in self.manifest.files.items())
+            files = self.manifest.files.items()
+            inside = all((self.folder / name).stat().st_size == content.size for name, content in files)
             return inside and all(each.is_unchanged() for each in self.manifest.external)
         except OSError:
             return False
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes, without its manifest."""
+        return sum(content.size for content in self.manifest.files.values())
+
+    def stamp(self) -> dict[str, list[int]]:
+        """Return what changes when a file is written to: size, time and inode of each."""
+        stats = {name: (self.folder / name).stat() for name in self.manifest.files}
+        return {name: [each.st_size, each.st_mtime_ns, each.st_ino] for name, each in stats.items()}
+
+    def find_damage(self) -> list[str]:
+        """Read every file, and return those that are gone or hold other bytes than were published."""
+        return [name for name, content in self.manifest.files.items() if not _holds(self.folder / name, content)]
+
+
+def describe_files(folder: Path) -> dict[str, Content]:
+    """Return the content of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): Content(path.stat().st_size, digest_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _holds(path: Path, content: Content) -> bool:
+    try:
+        return path.stat().st_size == content.size and digest_file(path) == content.sha256
+    except OSError:
+        return False

@@ -7,16 +7,17 @@ same work twice.
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kflow.store import durable
-from kflow.store.entry import MANIFEST, Entry, Manifest
+from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
 from kflow.store.locks import held, is_held
 
 _SETTLED = 60.0
@@ -49,6 +50,71 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
             return None
 
+    def take(self, fingerprint: str) -> Entry | None:
+        """Look an entry up to use it: collecting garbage spares it for a while.
+
+        Where the store cannot be written, it is not noted, and used all the same.
+        """
+        with self._guard(fcntl.LOCK_SH):
+            entry = self.lookup(fingerprint)
+            if entry:
+                with contextlib.suppress(OSError):
+                    os.utime(entry.folder)
+        return entry
+
+    def is_sound(self, entry: Entry) -> bool:
+        """Tell whether an entry holds the bytes that were published; reads them anew only if a file was touched."""
+        if not entry.manifest.files:
+            return True
+        stamp = self.root / "verified" / entry.manifest.fingerprint
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(stamp.read_text(encoding="utf-8")) == entry.stamp():
+                return True
+        if entry.find_damage():
+            return False
+        self._note_verified(entry)
+        return True
+
+    def _note_verified(self, entry: Entry) -> None:
+        """Remember that an entry has been read; losing this costs no more than reading it again."""
+        stamp = self.root / "verified" / entry.manifest.fingerprint
+        with contextlib.suppress(OSError):
+            stamp.parent.mkdir(exist_ok=True)
+            stamp.write_text(json.dumps(entry.stamp()), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _guard(self, kind: int) -> Iterator[None]:
+        """Keep looking up and collecting apart, for the moment that each takes."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a store that cannot be written, or a file system that does not lock
+                (self.root / "locks").mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.root / "locks" / "guard", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, kind)
+            yield
+
+    def discard(self, entry: Entry, not_after: float) -> bool:
+        """Remove an entry unless it was used after a moment; tells whether it is gone."""
+        trash = self.root / "tmp" / uuid.uuid4().hex
+        with self._guard(fcntl.LOCK_EX):
+            if entry.folder.stat().st_mtime > not_after:
+                return False
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            entry.folder.rename(trash)
+        (self.root / "verified" / entry.manifest.fingerprint).unlink(missing_ok=True)
+        shutil.rmtree(trash, ignore_errors=True)
+        return True
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry that has a manifest, in no order."""
+        for folder in (self.root / "entries").glob("*/*"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                yield Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+
+    def set_aside(self, fingerprint: str) -> None:
+        """Keep a damaged entry for study; from now on it is a miss."""
+        self._set_aside(self._folder(fingerprint))
+
     def explain_miss(self, fingerprint: str) -> str:
         """Say why there is no entry that could be reused."""
         folder = self._folder(fingerprint)
@@ -78,7 +144,7 @@ class Store:
                 if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, staged: Path, manifest: Manifest, *, replace: bool = False) -> Entry:
+    def commit(self, staged: Path, manifest: Manifest, *, supersede: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.
 
         Parameters
@@ -86,8 +152,8 @@ class Store:
         staged : Path
             A folder from `stage`, complete but for the manifest.
         manifest : Manifest
-            What lies in it.
-        replace : bool
+            What lies in it; the list of its files is made here.
+        supersede : bool
             Whether an entry that is there already gives way if its content is another; default False.
 
         Returns
@@ -100,6 +166,7 @@ class Store:
         OSError
             If the disk is full or read-only; nothing is published then.
         """
+        manifest = replace(manifest, files=describe_files(staged))
         (staged / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         durable.sync_tree(staged)
         target = self._folder(manifest.fingerprint)
@@ -108,12 +175,15 @@ class Store:
             staged.rename(target)
         except OSError:
             present = self.lookup(manifest.fingerprint)
-            if present and not (replace and present.digests != Entry(staged, manifest).digests):
+            if present and not (supersede and present.digests != Entry(staged, manifest).digests):
                 return present
             self._set_aside(target)
             staged.rename(target)
         durable.sync_folder(target.parent)
-        return Entry(target, manifest)
+        entry = Entry(target, manifest)
+        if manifest.files:
+            self._note_verified(entry)
+        return entry
 
     @contextlib.contextmanager
     def claim(self, fingerprint: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:

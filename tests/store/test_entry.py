@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kflow.artifacts import ExternalFile
-from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.entry import Content, Entry, Manifest, Output, describe_files
 
 texts = st.text(max_size=8)
 outputs = st.builds(Output, type=texts, digest=texts, description=st.dictionaries(texts, st.integers()))
@@ -18,7 +18,7 @@ manifests = st.builds(
     fingerprint=texts,
     kind=texts,
     outputs=st.dictionaries(texts, outputs, max_size=3),
-    files=st.dictionaries(texts, st.integers(0), max_size=3),
+    files=st.dictionaries(texts, st.builds(Content, st.integers(0), texts), max_size=3),
     external=st.lists(st.builds(ExternalFile, texts, st.integers(0), st.integers()), max_size=2).map(tuple),
     facts=st.dictionaries(texts, texts, max_size=2),
 )
@@ -32,7 +32,7 @@ def test_a_manifest_is_read_back_as_it_was_written(manifest: Manifest) -> None:
 
 def test_another_format_is_no_manifest() -> None:
     """What a later kflow wrote is not taken for something known."""
-    text = json.dumps({"format": 2, "fingerprint": "f", "kind": "k", "outputs": {}, "files": {}, "external": []})
+    text = json.dumps({"format": 1, "fingerprint": "f", "kind": "k", "outputs": {}, "files": {}, "external": []})
 
     with pytest.raises(ValueError, match="another format"):
         Manifest.from_json(text)
@@ -43,7 +43,7 @@ def make_entry(folder: Path) -> Entry:
     (folder / "out" / "a.npy").write_bytes(b"12345")
     (folder / "data.h5").write_bytes(b"data")
     external = (ExternalFile.of(folder / "data.h5"),)
-    return Entry(folder, Manifest("f", "k", {"a": Output("array", "d1", {})}, {"out/a.npy": 5}, external))
+    return Entry(folder, Manifest("f", "k", {"a": Output("array", "d1", {})}, describe_files(folder), external))
 
 
 def test_an_untouched_entry_is_whole(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def publish(store: Store, content: str = "12345", key: str = KEY) -> Path:
     with store.stage() as folder:
         (folder / "out").mkdir()
         (folder / "out" / "a.txt").write_text(content)
-        manifest = Manifest(key, "kind", {"a": Output("file", "digest", {})}, {"out/a.txt": len(content)})
+        manifest = Manifest(key, "kind", {"a": Output("file", "digest", {})})
         return store.commit(folder, manifest).folder
 
 
@@ -176,7 +176,7 @@ def test_why_there_is_no_entry(tmp_path: Path) -> None:
     with store.stage() as staged:
         (staged / "b.txt").write_text("b")
         external = (ExternalFile.of(source),)
-        entry = store.commit(staged, Manifest("0" * 64, "fetch", {}, {"b.txt": 1}, external))
+        entry = store.commit(staged, Manifest("0" * 64, "fetch", {}, external=external))
     os.utime(source, (0, 0))
     touched = store.explain_miss("0" * 64)
     (entry.folder / "manifest.json").write_text("{")

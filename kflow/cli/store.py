@@ -1,0 +1,110 @@
+"""``kflow store``: what is in the store, whether it is whole, and what may go."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from kflow.cli.loading import open_store
+from kflow.errors import RunError, UsageError
+from kflow.report.tables import columns, describe_bytes
+from kflow.run.record import read_records
+from kflow.spec.quantities import read_bytes, read_duration
+from kflow.store.store import Store
+from kflow.store.upkeep import Policy, Usage, collect, find_damaged, list_usage, measure
+
+PARTS = {
+    "entries": "results by fingerprint",
+    "runs": "records and logs",
+    "checkpoints": "trainings that were not finished",
+    "damaged": "entries that were set aside",
+    "tmp": "work under way",
+}
+
+
+def list_entries(store: Path | None) -> int:
+    """Print every entry, the one used last in front."""
+    usages = list_usage(open_store(store))
+    rows = [(each.entry.manifest.fingerprint[:16], each.entry.manifest.kind, *_facts(each)) for each in usages]
+    typer.echo(columns([("fingerprint", "kind", "size", "last used (UTC)"), *rows]) if rows else "no entries")
+    return 0
+
+
+def _facts(usage: Usage) -> tuple[str, str]:
+    return describe_bytes(usage.size), datetime.fromtimestamp(usage.used, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def show_sizes(store: Path | None) -> int:
+    """Print how much each part of the store takes."""
+    kept = open_store(store)
+    sizes = {part: measure(kept.root / part) for part in PARTS}
+    rows = [(part, describe_bytes(size), PARTS[part]) for part, size in sizes.items()]
+    typer.echo(columns([*rows, ("all", describe_bytes(sum(sizes.values())), str(kept.root))]))
+    return 0
+
+
+def verify(store: Path | None) -> int:
+    """Read every entry; the damaged ones are set aside, and the exit code is 1 if there are any."""
+    kept = open_store(store)
+    count = sum(1 for _ in kept.entries())
+    damaged = list(find_damaged(kept))
+    for entry, files in damaged:
+        typer.echo(f"{entry.manifest.fingerprint[:16]} ({entry.manifest.kind}) is damaged: {', '.join(files)}")
+        try:
+            kept.set_aside(entry.manifest.fingerprint)
+        except OSError as error:
+            message = f"it cannot be set aside: {error.strerror}"
+            raise RunError(message) from None
+    aside = "; the next run makes them again" if damaged else ""
+    typer.echo(f"{count - len(damaged)} of {count} entries hold what was published{aside}")
+    return 1 if damaged else 0
+
+
+def collect_garbage(
+    store: Path | None, older_than: str | None, max_size: str | None, grace: str, *, unreferenced: bool, is_dry: bool
+) -> int:
+    """Remove what may go, and print it."""
+    if older_than is None and max_size is None and not unreferenced:
+        message = "say what may go: --older-than 30d, --max-size '10 GB' or --unreferenced"
+        raise UsageError(message)
+    kept = open_store(store)
+    policy = Policy(
+        older_than=_seconds("--older-than", older_than) if older_than else None,
+        max_size=_bytes("--max-size", max_size) if max_size else None,
+        referenced=_referenced(kept) if unreferenced else None,
+        grace=_seconds("--grace", grace) if grace != "0" else 0.0,
+    )
+    gone = collect(kept, policy, is_dry=is_dry)
+    if not is_dry:
+        kept.sweep()
+    for usage in gone:
+        typer.echo(f"{usage.entry.manifest.fingerprint[:16]} ({usage.entry.manifest.kind}) {' '.join(_facts(usage))}")
+    verb = "would be removed" if is_dry else "removed"
+    typer.echo(f"{len(gone)} entries {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
+    return 0
+
+
+def _referenced(store: Store) -> set[str]:
+    return {
+        step.fingerprint for record in read_records(store.root) for step in record.steps.values() if step.fingerprint
+    }
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        value = read_duration(text.strip())
+    except ValueError:
+        message = f"{option} {text!r}: expected a length of time, such as 30d or 12h"
+        raise UsageError(message) from None
+    assert isinstance(value, float), "it has been read"
+    return value
+
+
+def _bytes(option: str, text: str) -> int:
+    try:
+        value = read_bytes(int(text) if text.isdecimal() else text.strip())
+    except ValueError:
+        message = f"{option} {text!r}: expected an amount of memory, such as '10 GB'"
+        raise UsageError(message) from None
+    assert isinstance(value, int), "it has been read"
+    return value

@@ -1,0 +1,121 @@
+"""What came of the steps of a run: results that are kept, failures that are told, and the record that has it all."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kflow.artifacts import digest_file
+from kflow.diagnostics import Diagnostic
+from kflow.run import events
+from kflow.run.record import OutputRecord, close_record, now
+from kflow.run.state import Run, is_selected
+from kflow.run.steps import Cancelled, InputDamaged, StepFailure
+from kflow.store import durable
+from kflow.store.entry import Entry
+
+
+def end_step(run: Run, name: str, outcome: Any) -> None:
+    """Note what came of a step: a result, a failure, or something that ends the run."""
+    step = run.record.steps[name]
+    step.duration = round(time.monotonic() - run.running[name].began, 3)
+    if (run.folder / "logs" / f"{name}.log").exists():
+        step.log = f"logs/{name}.log"
+    if isinstance(outcome, StepFailure):
+        del run.running[name]
+        _fail(run, name, outcome)
+        return
+    if isinstance(outcome, InputDamaged) and not is_selected(run, outcome.step):
+        del run.running[name]
+        _fail(run, name, StepFailure(f"{outcome}; '--until {outcome.step}' makes it again"))
+        return
+    if isinstance(outcome, InputDamaged) and is_selected(run, outcome.step):
+        _redo_input(run, name, outcome.step)
+        return
+    if isinstance(outcome, BaseException):
+        raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
+    del run.running[name]
+    entry, is_new = outcome
+    if is_new:
+        run.report(
+            events.StepFinished(name, step.kind, step.duration, events.summarize(entry.manifest.outputs.values()))
+        )
+    else:
+        step.reason = "another run has made it meanwhile"
+        run.report(events.StepReused(name, step.kind))
+    keep(run, name, entry, "run" if is_new else "reused")
+
+
+def _redo_input(run: Run, name: str, upstream: str) -> None:
+    """Set a damaged result aside, and let its step be done again before the one that takes it."""
+    del run.running[name]
+    run.store.set_aside(run.entries.pop(upstream).manifest.fingerprint)
+    for each in (name, upstream):
+        run.decided.pop(each, None)
+        run.record.steps[each].status = "not run"
+    run.schedule.redo(upstream, wanted_by=name)
+
+
+def _fail(run: Run, name: str, failure: StepFailure) -> None:
+    document = run.bound.workflow.document
+    step = run.record.steps[name]
+    step.status, step.error = "failed", _without_variables(run, name, str(failure))
+    run.has_failed = True
+    run.schedule.finish(name, good=False)
+    run.journal.note(name, step.model_dump(mode="json"), is_end=True)
+    message = f"step {name!r} ({step.kind}) failed: {failure}"
+    diagnostic = Diagnostic(message, document.key_mark(("steps", name)))
+    log = run.folder / step.log if step.log else None
+    run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
+
+
+def _without_variables(run: Run, name: str, text: str) -> str:
+    """Put the names of a step's environment variables for their values: these are not for the record."""
+    for variable, value in run.bound.workflow.steps[name].variables.items():
+        text = text.replace(value, f"${{env.{variable}}}") if value else text
+    return text
+
+
+def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
+    """Note a finished step, and put the files in place that the user asked for by path."""
+    run.entries[name] = entry
+    run.digests |= {f"{name}.{output}": digest for output, digest in entry.digests.items()}
+    step = run.record.steps[name]
+    step.status = status
+    spec = run.bound.workflow.steps[name].spec
+    exports = spec.exports()
+    for output, stored in entry.manifest.outputs.items():
+        target = exports.get(output)
+        shown = _without_variables(run, name, target) if target else None
+        step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
+        if target:
+            run.files[f"{name}.{output}"] = _export(run, entry, output, target)
+        elif output in spec.announces:
+            run.files[f"{name}.{output}"] = entry.folder / output / str(stored.description["name"])
+        if stored.type == "metrics":
+            run.record.metrics[name] = dict(stored.description["metrics"])
+    run.schedule.finish(name, good=True)
+    # A step that was reused is found again as it was; only work that was done must not be forgotten.
+    run.journal.note(name, step.model_dump(mode="json"), is_end=status == "run")
+
+
+def _export(run: Run, entry: Entry, output: str, target: str) -> Path:
+    source = entry.folder / output / str(entry.manifest.outputs[output].description["name"])
+    path = run.workspace.resolve(target)
+    if not path.is_file() or path.stat().st_size != source.stat().st_size or digest_file(path) != digest_file(source):
+        durable.copy_file(source, path)
+    return path
+
+
+def finish(run: Run, status: Any) -> None:
+    """Close the record of a run, and tell its end."""
+    record = run.record
+    record.status, record.finished = status, now()
+    record.duration = round(time.monotonic() - run.began, 3)
+    path = close_record(record, run.folder)
+    statuses = [step.status for step in record.steps.values()]
+    counts = {kind: statuses.count(kind) for kind in ("run", "reused", "failed", "interrupted", "not run")}
+    run.report(
+        events.RunFinished(
+            record.id, record.workflow.name, status, record.duration, counts, record.metrics, run.files, path
+        )
+    )

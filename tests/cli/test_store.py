@@ -1,0 +1,110 @@
+"""``kflow store`` lists, measures, verifies and collects."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MakeFolder = Callable[..., Any]
+
+CHAIN = """
+kflow: 1
+name: chain
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 40}
+  unit: {kind: normalize, x: "${x}", axis: 0}
+  again: {kind: normalize, x: "${unit}", axis: 0, order: 1}
+"""
+
+
+@pytest.fixture
+def folder(make_folder: MakeFolder) -> Any:
+    """Give a folder whose workflow has been run."""
+    made = make_folder(CHAIN)
+    assert made.kflow("run", "w.yaml").returncode == 0
+    return made
+
+
+def _damage(folder: Any, step: str) -> str:
+    """Change a byte of what a step made, and return the digest of what it had made."""
+    made = folder.records()[0].steps[step]
+    (path,) = (folder.path.parent / "store" / "entries" / made.fingerprint[:2]).rglob("*.npy")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    return str(made.outputs["array"].digest)
+
+
+def test_the_entries_and_their_sizes(folder: Any) -> None:
+    """Each entry with kind and last use; the parts of the store add up."""
+    listed = folder.kflow("store", "ls").stdout.splitlines()
+    sizes = folder.kflow("store", "du").stdout
+
+    assert [line.split()[1] for line in listed[1:]].count("normalize") == 2
+    assert re.search(r"^entries +[\d.]+ kB", sizes, re.MULTILINE)
+
+
+def test_damage_is_found_and_set_aside(folder: Any) -> None:
+    """Exit code 1 with what is damaged; afterwards the store is sound, and the next run makes it again."""
+    sound = folder.kflow("store", "verify")
+    digest = _damage(folder, "again")
+    damaged = folder.kflow("store", "verify")
+
+    assert (sound.returncode, sound.stdout) == (0, "3 of 3 entries hold what was published\n")
+    assert damaged.returncode == 1
+    assert "(normalize) is damaged: array/array.npy" in damaged.stdout
+    assert folder.kflow("store", "verify").returncode == 0
+    folder.kflow("run", "w.yaml")
+    assert folder.statuses() == {"x": "reused", "unit": "reused", "again": "run"}
+    assert folder.records()[0].steps["again"].outputs["array"].digest == digest
+
+
+def test_a_damaged_result_is_made_again_before_it_is_used(folder: Any) -> None:
+    """The step that takes it finds the damage, and waits for the other to be done again."""
+    digest = _damage(folder, "unit")
+    alone = folder.kflow("run", "w.yaml", "--only", "again", "--force")
+    all_ = folder.kflow("run", "w.yaml", "--from", "unit", "--force")
+
+    assert alone.returncode == 1
+    assert "the stored result of step 'unit' is damaged; '--until unit' makes it again" in alone.stdout
+    assert all_.returncode == 0
+    assert folder.records()[0].steps["unit"].outputs["array"].digest == digest
+
+
+def test_a_run_mends_what_it_takes(folder: Any) -> None:
+    """A changed step that takes a damaged result has it made again, with the same bytes."""
+    digest = _damage(folder, "unit")
+    folder.write("w.yaml", CHAIN.replace("order: 1", "order: 3"))
+    done = folder.kflow("run", "w.yaml")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert folder.statuses() == {"x": "reused", "unit": "run", "again": "run"}
+    assert folder.records()[0].steps["unit"].outputs["array"].digest == digest
+
+
+def test_collecting_garbage(folder: Any) -> None:
+    """Nothing without a policy; a dry run says what would go; what was just used stays unless told otherwise."""
+    nothing = folder.kflow("store", "gc")
+    graced = folder.kflow("store", "gc", "--older-than", "1 s")
+    for entry in (folder.path.parent / "store" / "entries").glob("*/*"):
+        os.utime(entry, (0, 0))
+    dry = folder.kflow("store", "gc", "--max-size", "1", "--dry-run")
+    unreferenced = folder.kflow("store", "gc", "--unreferenced")
+    real = folder.kflow("store", "gc", "--older-than", "30d")
+
+    assert nothing.returncode == 2
+    assert "say what may go" in nothing.stderr
+    assert graced.stdout == "0 entries removed, 0 B\n"
+    assert dry.stdout.splitlines()[-1].startswith("2 entries would be removed")
+    assert unreferenced.stdout == "0 entries removed, 0 B\n"
+    assert real.stdout.splitlines()[-1].startswith("3 entries removed")
+    assert folder.kflow("store", "ls").stdout == "no entries\n"
+
+
+@pytest.mark.parametrize("wish", [("--older-than", "soon"), ("--max-size", "much"), ("--max-size=1", "--grace=x")])
+def test_a_policy_that_cannot_be_read(folder: Any, wish: tuple[str, ...]) -> None:
+    """Is exit code 2."""
+    assert folder.kflow("store", "gc", *wish).returncode == 2

@@ -1,0 +1,124 @@
+"""What is in a store can be listed, verified and collected, also while others use it."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kflow.store.entry import Manifest, Output
+from kflow.store.store import Store
+from kflow.store.upkeep import Policy, collect, find_damaged, list_usage
+
+NOW = time.time()
+
+
+def publish(store: Store, number: int, size: int = 10) -> str:
+    key = f"{number:064x}"
+    with store.stage() as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / "x").write_bytes(bytes(size))
+        store.commit(folder, Manifest(key, "kind", {"a": Output("file", "digest", {})}))
+    return key
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Give a store with four entries of 10 bytes, last used 0, 1, 2 and 3 days ago."""
+    made = Store(tmp_path)
+    for number in range(4):
+        key = publish(made, number)
+        age = number * 86400
+        os.utime(tmp_path / "entries" / key[:2] / key, (NOW - age, NOW - age))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("policy", "gone"),
+    [
+        (Policy(), []),
+        (Policy(older_than=1.5 * 86400), [3, 2]),
+        (Policy(max_size=25), [3, 2]),
+        (Policy(max_size=25, grace=2.5 * 86400), [3]),
+        (Policy(referenced={f"{0:064x}", f"{2:064x}"}), [3, 1]),
+        (Policy(referenced=set()), [3, 2, 1]),
+        (Policy(older_than=2.5 * 86400, max_size=30, referenced={f"{1:064x}"}, grace=-9), [3, 2, 0]),
+    ],
+)
+def test_what_a_policy_removes(store: Store, policy: Policy, gone: list[int]) -> None:
+    """The least recently used first, never what was used within the grace period; a dry run removes nothing."""
+    planned = [int(each.entry.manifest.fingerprint, 16) for each in collect(store, policy, is_dry=True)]
+    kept = len(list_usage(store))
+    removed = [int(each.entry.manifest.fingerprint, 16) for each in collect(store, policy)]
+
+    assert (planned, removed, kept) == (gone, gone, 4)
+    assert {int(each.entry.manifest.fingerprint, 16) for each in list_usage(store)} == set(range(4)) - set(gone)
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_an_entry_that_is_used_meanwhile_stays(store: Store) -> None:
+    """Between the choice and the removal a run has taken it."""
+    (oldest,) = collect(store, Policy(older_than=2.5 * 86400), is_dry=True)
+    os.utime(oldest.entry.folder, (NOW, NOW))
+
+    assert not store.discard(oldest.entry, NOW - 3600)
+    assert store.take(oldest.entry.manifest.fingerprint) is not None
+
+
+def test_taking_an_entry_spares_it(store: Store) -> None:
+    """It counts as used now."""
+    assert store.take(f"{3:064x}") is not None
+
+    assert [int(each.entry.manifest.fingerprint, 16) for each in collect(store, Policy(referenced=set()))] == [2, 1]
+
+
+def test_collecting_beside_those_who_use_and_make(tmp_path: Path) -> None:
+    """What is taken is there, or a miss; nobody finds half an entry."""
+    store, ends = Store(tmp_path), threading.Event()
+    troubles: list[object] = []
+
+    def use() -> None:
+        for number in range(300):
+            key = f"{number % 7:064x}"
+            entry = store.take(key)
+            if entry is None:
+                publish(store, number % 7)
+            elif entry.find_damage() and store.lookup(key) is not None:
+                troubles.append(key)
+        ends.set()
+
+    def clean() -> None:
+        while not ends.is_set():
+            collect(store, Policy(referenced=set(), grace=0.02))
+
+    threads = [threading.Thread(target=each) for each in (use, use, clean)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_every_flipped_byte_is_found(store: Store, place: int) -> None:
+    """By reading, whatever the size and the time say."""
+    (entry,) = [each for each in store.entries() if each.manifest.fingerprint == f"{1:064x}"]
+    path = entry.folder / "a" / "x"
+    times = path.stat()
+    path.write_bytes(bytes(place) + b"\1" + bytes(9 - place))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert [(each.manifest.fingerprint, files) for each, files in find_damaged(store)] == [(f"{1:064x}", ["a/x"])]
+
+
+def test_an_entry_is_read_once_unless_it_is_touched(store: Store) -> None:
+    """What was published is known to be sound; what was written to since is read again."""
+    (entry,) = [each for each in store.entries() if each.manifest.fingerprint == f"{1:064x}"]
+    path = entry.folder / "a" / "x"
+    untouched = store.is_sound(entry)
+    os.utime(path, (5, 5))
+    touched = store.is_sound(entry)
+    path.write_bytes(b"0123456789")
+
+    assert (untouched, touched, store.is_sound(entry)) == (True, True, False)
