@@ -9,6 +9,7 @@ characters that cannot be seen) is refused with its place in the file.
 from __future__ import annotations
 
 import errno
+import math
 import pathlib
 import re
 import stat
@@ -23,7 +24,7 @@ from kflow.diagnostics import Diagnostic, Mark, Path, Source, render, visible
 from kflow.errors import UsageError, WorkflowError
 from kflow.syntax import decode, explain, find_escaped, find_hidden
 
-__all__ = ["Document", "JsonLike", "load_document", "parse_document", "parse_scalar"]
+__all__ = ["Document", "JsonLike", "dump_document", "load_document", "parse_document", "parse_scalar"]
 
 # libyaml's parser is about ten times as fast; the pure one gives the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -200,6 +201,60 @@ def parse_scalar(text: str) -> JsonLike:
     if shape and not isinstance(root, shape):
         raise UsageError(f"{visible(text)}: only one list, one mapping or one text in quotes can be given")
     return root
+
+
+def dump_document(value: Mapping[str, JsonLike], head: str) -> str:
+    r"""Return YAML that `parse_document` reads as the same value, below a comment.
+
+    Parameters
+    ----------
+    value : mapping
+        None, bool, int, float, str, list and dict.
+    head : str
+        One line that says what it is.
+
+    Returns
+    -------
+    str
+        The text; the keys stay in their order.
+
+    Examples
+    --------
+    >>> print(dump_document({"a": {"b": [1, "no"]}}, "An example."), end="")
+    # An example.
+    a:
+      b:
+      - 1
+      - 'no'
+    """
+    body: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+    )
+    return f"# {head}\n{body}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes numbers so that they are read as the numbers that they are."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write a value again where it stands twice."""
+        del data
+        return True
+
+
+def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
+    text = repr(value) if math.isfinite(value) else {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+    # The tag that PyYAML would read from the text, so that it writes none: to it 1e-05 is no number.
+    return dumper.represent_scalar(str(dumper.resolve(yaml.ScalarNode, text, (True, False))), text)  # type: ignore[no-untyped-call]
+
+
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    is_plain = isinstance(resolve(value), str)  # PyYAML's own rules are those of YAML 1.1, to which 1e3 is a text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if is_plain else "'")
+
+
+_Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_text)
 
 
 def _plain(source: Source) -> JsonLike:

@@ -129,6 +129,9 @@ def run(
     from_: From = None,
     until: Until = None,
     force: Force = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Fail where steps or results differ from the lock beside the file.")
+    ] = False,
     output: Annotated[bool, typer.Option("--output", help="Show what the steps print; the logs have it too.")] = False,
     store: StoreOption = None,
     debug: Debug = False,
@@ -136,7 +139,23 @@ def run(
     """Run a workflow; steps whose result is in the store are reused."""
     choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
     wishes = {"jobs": jobs, "keeps_going": keep_going, "shows_output": output}
-    _call("run", file=file, overrides=set_ or [], choice=choice, wishes=wishes, store=store, is_debug=debug)
+    _call(
+        "run",
+        file=file,
+        overrides=set_ or [],
+        choice=choice,
+        wishes=wishes,
+        store=store,
+        is_locked=locked,
+        is_debug=debug,
+    )
+
+
+@app.command()
+def lock(file: File, set_: Set = None, store: StoreOption = None, debug: Debug = False) -> None:
+    """Write FILE's results down beside it, for git; 'kflow run --locked' compares with them."""
+    del debug
+    _call("lock", file=file, overrides=set_ or [], store=store)
 
 
 @app.command()

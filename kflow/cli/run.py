@@ -8,9 +8,12 @@ from types import FrameType
 from typing import Any
 
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.plan.planner import Planner
+from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
 from kflow.run.executor import execute, make_planner
+from kflow.run.lock import Lock, LockError, lock_path, read_lock
 from kflow.run.state import Wishes
 
 
@@ -21,6 +24,7 @@ def run(
     wishes: Mapping[str, Any],
     store: Path | None,
     *,
+    is_locked: bool,
     is_debug: bool,
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
@@ -35,15 +39,29 @@ def run(
     path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)
+    lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
     if selected is not None:
         choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
     console = Console(is_debug=is_debug)
     try:
-        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock)
         record = execute(bound, kept, workspace, path, console, wishes=wanted)
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1
+
+
+def _check_lock(bound: Bound, file: Path, planner: Planner) -> Lock:
+    """Compare with the lock all that can be told before a run."""
+    lock = read_lock(lock_path(file))
+    misses = lock.check_names(bound.workflow.steps)
+    for action in planner.preview():
+        misses += lock.check_action(action)
+        if action.entry:
+            misses += lock.check_outputs(action.step, action.entry.digests)
+    if misses:
+        raise LockError("\n".join([f"{file} differs from {lock_path(file)}:", *(f"  {miss}" for miss in misses)]))
+    return lock
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

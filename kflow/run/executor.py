@@ -16,6 +16,7 @@ from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.journal import Journal
+from kflow.run.lock import LockError
 from kflow.run.outcomes import end_step, finish, keep
 from kflow.run.process import Workers
 from kflow.run.record import (
@@ -129,6 +130,9 @@ def _carry_out(run: Run) -> None:
     except KeyboardInterrupt:
         _give_up(run, "interrupted")
         raise Interrupted("interrupted; 'kflow run' continues from the last finished step") from None
+    except LockError as error:
+        _give_up(run, "failed", str(error))
+        raise
     except OSError as error:
         message = f"{error.filename2 or error.filename or run.store.root}: {error.strerror or error}"
         _give_up(run, "failed", message)
@@ -148,6 +152,8 @@ def _do_steps(run: Run) -> None:
             run.report(events.StepProgress(step, news))
         else:
             end_step(run, step, news)
+            if run.wishes.lock and step in run.entries:
+                _require(run.wishes.lock.check_outputs(step, run.entries[step].digests))
 
 
 def _end_steps(run: Run) -> None:
@@ -192,8 +198,16 @@ def _decide(run: Run, name: str) -> Action:
     step.inputs = dict(step.components.get("inputs", {}))
     if action.verdict is Verdict.REUSE and not _take(run, name, action):
         return _decide(run, name)
+    if run.wishes.lock:
+        _require(run.wishes.lock.check_action(action))
     run.decided[name] = action
     return action
+
+
+def _require(misses: list[str]) -> None:
+    """End the run where it differs from its lock."""
+    if misses:
+        raise LockError("; ".join(misses) + " (--locked)")
 
 
 def _take(run: Run, name: str, action: Action) -> bool:

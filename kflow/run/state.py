@@ -12,6 +12,7 @@ from kflow.plan.planner import Action, Planner
 from kflow.plan.resolve import Bound
 from kflow.run import events
 from kflow.run.journal import Journal
+from kflow.run.lock import Lock
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.steps import Crew
@@ -34,6 +35,8 @@ class Wishes:
     """Whether the selected steps run even if their results are stored."""
     shows_output: bool = False
     """Whether what the steps print is told as it comes."""
+    lock: Lock | None = None
+    """What every step and output must be equal to."""
 
 
 @dataclass

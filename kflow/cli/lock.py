@@ -1,0 +1,22 @@
+"""``kflow lock``: write down what a workflow gave."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
+from kflow.run.executor import make_planner
+from kflow.run.lock import lock_path, make_lock, write_lock
+
+
+def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
+    """Lock the results in the store."""
+    workspace = open_workspace(file)
+    bound = load_workflow(file, parse_overrides(overrides), workspace)
+    planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
+    lock = make_lock(bound.workflow.name, planner.preview())
+    write_lock(lock, lock_path(file))
+    typer.echo(f"{lock_path(file)}: {len(lock.steps)} steps locked")
+    return 0

@@ -1,0 +1,153 @@
+"""The lock of a workflow: what its steps were made of and what came of them, small enough for git.
+
+``kflow lock`` writes it beside the workflow; ``kflow run --locked`` fails where reality differs from it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kflow.document import dump_document, load_document
+from kflow.errors import RunError, UsageError
+from kflow.plan.fingerprint import canonical_json, differences
+from kflow.plan.planner import Action, Verdict
+from kflow.store import durable
+from kflow.store.entry import Entry
+
+FORMAT = 1
+_HEAD = "What {name} gave; 'kflow lock' writes this file and 'kflow run --locked' compares with it."
+
+
+class LockError(RunError):
+    """Reality differs from the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What a workflow was made of and what came of it, step by step."""
+
+    workflow: str
+    steps: Mapping[str, Mapping[str, Any]]
+
+    def check_action(self, action: Action) -> list[str]:
+        """Say how a step differs from what was locked, before it is run; nothing while it waits for others."""
+        locked = self.steps.get(action.step)
+        if locked is None:
+            return [f"step {action.step!r} is not in the lock"]
+        if action.fingerprint is None or action.fingerprint == locked["fingerprint"]:
+            return []
+        changes = differences(locked["components"], condense(action.components or {}))
+        return [f"step {action.step!r}: {'; '.join(changes) or 'its fingerprint is another'}"]
+
+    def check_outputs(self, step: str, digests: Mapping[str, str]) -> list[str]:
+        """Say which outputs of a step are others than what was locked."""
+        locked = self.steps[step]["outputs"] if step in self.steps else {}
+        return [
+            f"output {step}.{name} is {digest[:12]}, and {str(locked[name])[:12]} was locked"
+            for name, digest in digests.items()
+            if name in locked and locked[name] != digest
+        ]
+
+    def check_names(self, steps: Mapping[str, Any]) -> list[str]:
+        """Say which locked steps are gone."""
+        return [
+            f"step {name!r} is in the lock and no longer in the workflow" for name in self.steps if name not in steps
+        ]
+
+
+def lock_path(workflow: Path) -> Path:
+    """Return where the lock of a workflow file lies.
+
+    Examples
+    --------
+    >>> lock_path(Path("a/digits.yaml")).name
+    'digits.lock.yaml'
+    """
+    return workflow.with_suffix(".lock.yaml")
+
+
+def condense(components: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten what a fingerprint is made of: scalars stay, all else becomes the start of a digest.
+
+    Examples
+    --------
+    >>> condense({"kind": "train", "fields": {"epochs": 5, "layers": [1, 2]}})
+    {'kind': 'train', 'fields': {'epochs': 5, 'layers': '~0f6da0a1'}}
+    """
+    return {part: _condense_part(part, value) for part, value in components.items() if value != {}}
+
+
+def _condense_part(part: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if part in {"fields", "libraries"}:
+        return {name: each if _is_short(each) else _digest(each) for name, each in value.items()}
+    return {name: f"~{each[:12]}" for name, each in value.items()}
+
+
+def _is_short(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 40)
+
+
+def _digest(value: Any) -> str:
+    return "~" + hashlib.sha256(canonical_json(value).encode()).hexdigest()[:8]
+
+
+def make_lock(name: str, actions: list[Action]) -> Lock:
+    """Lock what is in the store.
+
+    Raises
+    ------
+    UsageError
+        If a step has not been run.
+    """
+    undone = [action.step for action in actions if action.verdict is not Verdict.REUSE]
+    if undone:
+        message = f"{', '.join(undone[:5])}: no result in the store yet; 'kflow run' makes what can then be locked"
+        raise UsageError(message)
+    return Lock(name, {action.step: dict(_describe(action)) for action in actions})
+
+
+def _describe(action: Action) -> Iterator[tuple[str, Any]]:
+    assert isinstance(action.entry, Entry), "the verdict is to reuse"
+    yield "fingerprint", action.fingerprint
+    yield "outputs", dict(action.entry.digests)
+    for output in action.entry.manifest.outputs.values():
+        if output.type == "metrics":
+            yield "metrics", dict(output.description["metrics"])
+    yield "components", condense(action.components or {})
+
+
+def write_lock(lock: Lock, path: Path) -> None:
+    """Put a lock in place in one step."""
+    steps: dict[str, Any] = {name: dict(each) for name, each in lock.steps.items()}
+    value: dict[str, Any] = {"kflow-lock": FORMAT, "workflow": lock.workflow, "steps": steps}
+    durable.write_text(path, dump_document(value, _HEAD.format(name=lock.workflow)))
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it is not one.
+    """
+    if not path.exists():
+        message = f"there is no {path}; 'kflow lock' writes it"
+        raise UsageError(message)
+    value = load_document(path).value
+    steps = value.get("steps")
+    if value.get("kflow-lock") != FORMAT or not isinstance(steps, dict) or not all(map(_is_step, steps.values())):
+        message = f"{path} is no lock of this version of kflow; 'kflow lock' writes it anew"
+        raise UsageError(message)
+    return Lock(
+        str(value.get("workflow")), {name: dict(each) for name, each in steps.items() if isinstance(each, dict)}
+    )
+
+
+def _is_step(value: object) -> bool:
+    wanted = {"fingerprint": str, "outputs": dict, "components": dict}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in wanted.items())

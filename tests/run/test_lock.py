@@ -1,0 +1,114 @@
+"""A lock holds what a workflow gave, and a locked run fails where reality differs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kflow.document import dump_document, parse_document
+
+MakeFolder = Callable[..., Any]
+CODED = """
+kflow: 1
+name: coded
+params: {order: 2}
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:change}
+  unit: {kind: normalize, x: "${x}", axis: 0, order: "${params.order}"}
+"""
+CODE = "def change(block):\n    return block + 1\n"
+RANDOM = "import os\n\ndef change(block):\n    return block.astype('i8') + int.from_bytes(os.urandom(3))\n"
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False)
+    | st.text("ab1e3.-:#~ nyo\n'\"é"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc1e~", min_size=1), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), values, min_size=1))
+def test_what_is_dumped_is_read_back(value: dict[str, Any]) -> None:
+    """Texts that look like numbers, infinities and line breaks included."""
+    read = parse_document(dump_document(value, "A head."), "a.yaml").value
+
+    assert read == value
+    assert repr(read) == repr(value)
+
+
+@pytest.fixture
+def locked(make_folder: MakeFolder) -> Any:
+    """Give a folder with a workflow that has been run and locked."""
+    folder = make_folder(CODED, {"user.py": CODE})
+    folder.kflow("run", "w.yaml")
+    assert folder.kflow("lock", "w.yaml").returncode == 0
+    return folder
+
+
+def test_a_locked_run_from_nothing(locked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Gives what was locked, in another store."""
+    monkeypatch.setenv("KFLOW_STORE", str(tmp_path / "other"))
+
+    assert locked.kflow("run", "w.yaml", "--locked").returncode == 0
+    assert locked.statuses() == {"x": "run", "unit": "run"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("w.yaml", CODED.replace("order: 2", "order: 1")), "step 'unit': order: 2.0 -> 1.0"),
+        (("user.py", CODE + "\n"), "step 'x': code user.py changed"),
+        (("w.yaml", CODED.replace("unit:", "other:")), "step 'unit' is in the lock and no longer in the workflow"),
+        (("w.yaml", CODED.replace("unit:", "other:")), "step 'other' is not in the lock"),
+    ],
+)
+def test_what_differs_is_told_before_anything_runs(locked: Any, change: tuple[str, str], told: str) -> None:
+    """In words, with exit code 1, and without a run."""
+    locked.write(*change)
+    failed = locked.kflow("run", "w.yaml", "--locked")
+
+    assert failed.returncode == 1
+    assert told in failed.stderr
+    assert len(locked.records()) == 1
+
+
+def test_another_result_fails_after_its_step(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What hangs on it is not run."""
+    folder = make_folder(CODED, {"user.py": RANDOM})
+    assert folder.kflow("run", "w.yaml").returncode == 0
+    assert folder.kflow("lock", "w.yaml").returncode == 0
+    monkeypatch.setenv("KFLOW_STORE", str(tmp_path / "other"))
+    failed = folder.kflow("run", "w.yaml", "--locked")
+
+    assert failed.returncode == 1
+    assert "was locked (--locked)" in failed.stderr
+    assert (folder.records()[0].status, folder.statuses()) == ("failed", {"x": "run", "unit": "not run"})
+
+
+@pytest.mark.parametrize("text", [None, "", "[1]", "kflow-lock: 2\nsteps: {}\n", "kflow-lock: 1\nsteps: {x: {}}\n"])
+def test_what_is_no_lock(locked: Any, text: str | None) -> None:
+    """Is exit code 2, and says what to do."""
+    path = locked.path / "w.lock.yaml"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    wrong = locked.kflow("run", "w.yaml", "--locked")
+
+    assert wrong.returncode == 2
+    assert "w.lock.yaml" in wrong.stderr
+
+
+def test_a_workflow_that_was_not_run_cannot_be_locked(make_folder: MakeFolder) -> None:
+    """The steps without a result are named."""
+    wrong = make_folder(CODED, {"user.py": CODE}).kflow("lock", "w.yaml")
+
+    assert wrong.returncode == 2
+    assert wrong.stderr == "x, unit: no result in the store yet; 'kflow run' makes what can then be locked\n"
