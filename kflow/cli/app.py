@@ -159,6 +159,20 @@ def lock(file: File, set_: Set = None, store: StoreOption = None, debug: Debug =
 
 
 @app.command()
+def verify(
+    run_id: RunArgument,
+    only: Only = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="The workflow file, if it has moved since.")
+    ] = None,
+    store: StoreOption = None,
+    debug: Debug = False,
+) -> None:
+    """Do a run again in a scratch store, and tell which outputs are identical and where others differ."""
+    _call("verify", run_id=run_id, only=only or [], file=file, store=store, is_debug=debug)
+
+
+@app.command()
 def runs(
     sort: Annotated[
         str | None, typer.Option("--sort", metavar="METRIC", help="Greatest first, such as test.accuracy.")

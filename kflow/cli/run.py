@@ -28,12 +28,7 @@ def run(
     is_debug: bool,
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
-    # Set on purpose: in a container the first process ignores SIGTERM unless it says otherwise, and a
-    # command started with & inherits SIGINT ignored.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup is respected
-        signal.signal(signal.SIGHUP, _interrupt)
+    heed_signals()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
@@ -49,6 +44,16 @@ def run(
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1
+
+
+def heed_signals() -> None:
+    """Let every signal that asks a run to stop end it in good order."""
+    # Set on purpose: in a container the first process ignores SIGTERM unless it says otherwise, and a
+    # command started with & inherits SIGINT ignored.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup is respected
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _check_lock(bound: Bound, file: Path, planner: Planner) -> Lock:

@@ -82,7 +82,7 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     step = run.record.steps[name]
     step.status = status
     spec = run.bound.workflow.steps[name].spec
-    exports = spec.exports()
+    exports = spec.exports() if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
         target = exports.get(output)
         shown = _without_variables(run, name, target) if target else None
@@ -116,6 +116,13 @@ def finish(run: Run, status: Any) -> None:
     counts = {kind: statuses.count(kind) for kind in ("run", "reused", "failed", "interrupted", "not run")}
     run.report(
         events.RunFinished(
-            record.id, record.workflow.name, status, record.duration, counts, record.metrics, run.files, path
+            record.id,
+            record.workflow.name,
+            status,
+            record.duration,
+            counts,
+            record.metrics,
+            run.files,
+            path if run.wishes.exports else None,
         )
     )

@@ -35,6 +35,8 @@ class Wishes:
     """Whether the selected steps run even if their results are stored."""
     shows_output: bool = False
     """Whether what the steps print is told as it comes."""
+    exports: bool = True
+    """Whether the files that the user asked for by path are put in place."""
     lock: Lock | None = None
     """What every step and output must be equal to."""
 

@@ -26,9 +26,10 @@ _SETTLED = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder of entries."""
+    """A folder of entries, and perhaps another store below it, which is looked into and never written to."""
 
     root: Path
+    base: "Store | None" = None
 
     def lookup(self, fingerprint: str) -> Entry | None:
         """Return the entry of a fingerprint if it is there and whole; nothing is written.
@@ -46,9 +47,11 @@ class Store:
         folder = self._folder(fingerprint)
         try:
             entry = Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
-            return entry if entry.manifest.fingerprint == fingerprint and entry.is_whole() else None
+            if entry.manifest.fingerprint == fingerprint and entry.is_whole():
+                return entry
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
-            return None
+            pass
+        return self.base.lookup(fingerprint) if self.base else None
 
     def take(self, fingerprint: str) -> Entry | None:
         """Look an entry up to use it: collecting garbage spares it for a while.

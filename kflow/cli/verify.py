@@ -1,0 +1,90 @@
+"""``kflow verify``: do a run again, elsewhere, and compare what comes of it."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kflow.artifacts import digest_file
+from kflow.artifacts.compare import find_differences
+from kflow.cli.loading import load_workflow, open_store, open_workspace
+from kflow.cli.run import heed_signals
+from kflow.cli.show import find_run
+from kflow.errors import UsageError
+from kflow.plan.select import select_steps
+from kflow.report.console import Console
+from kflow.report.tables import columns
+from kflow.run.executor import execute
+from kflow.run.record import OutputRecord, RunRecord
+from kflow.run.state import Wishes
+from kflow.store.entry import Entry
+from kflow.store.store import Store
+
+
+def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None, *, is_debug: bool) -> int:
+    """Run a workflow again in a scratch store; the exit code is 1 if an output differs."""
+    heed_signals()
+    kept = open_store(store)
+    record = find_run(run_id, kept.root)
+    path = file or Path(record.workflow.path)
+    _require_same(path, record)
+    workspace = open_workspace(path)
+    bound = load_workflow(path, record.workflow.params, workspace)
+    selected = select_steps(bound.needs, only=only)
+    kept.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=kept.root) as folder:
+        scratch = Store(Path(folder), base=kept if selected else None)
+        console = Console(is_debug=is_debug)
+        try:
+            wishes = Wishes(selected=selected, is_forced=True, exports=False)
+            again = execute(bound, scratch, workspace, os.path.normpath(path), console, wishes=wishes)
+        finally:
+            console.close()
+        rows = list(_compare(record, again, kept, scratch, selected or bound.order))
+    typer.echo("\n" + columns([("output", "verdict", "where"), *rows]))
+    is_same = again.status == "succeeded" and all(row[1] == "identical" for row in rows)
+    return 0 if is_same else 1
+
+
+def _require_same(path: Path, record: RunRecord) -> None:
+    if not path.is_file():
+        message = f"the workflow of {record.id} was {path}, which is not here; --file says where it is now"
+        raise UsageError(message)
+    if digest_file(path) != record.workflow.sha256:
+        message = f"{path} is not the file that {record.id} ran; 'kflow diff' compares two runs of different files"
+        raise UsageError(message)
+
+
+def _compare(
+    before: RunRecord, after: RunRecord, kept: Store, scratch: Store, steps: Sequence[str] | frozenset[str]
+) -> Iterator[tuple[str, str, str]]:
+    for name, step in before.steps.items():
+        if name not in steps:
+            continue
+        new = after.steps[name]
+        for output, old in step.outputs.items():
+            title = f"{name}.{output}"
+            if output not in new.outputs:
+                yield title, "missing", new.error or "the step was not run"
+            elif new.outputs[output].digest == old.digest:
+                yield title, "identical", ""
+            else:
+                entries = (_entry(kept, step.fingerprint), _entry(scratch, new.fingerprint))
+                yield title, "differs", _where(output, old, entries)
+
+
+def _entry(store: Store, fingerprint: str | None) -> Entry | None:
+    return store.lookup(fingerprint) if fingerprint else None
+
+
+def _where(output: str, old: OutputRecord, entries: tuple[Entry | None, Entry | None]) -> str:
+    first, second = entries
+    if first is None or second is None or first.manifest.outputs[output].digest != old.digest:
+        return "what that run stored is not in the store any more"
+    sides: list[tuple[Mapping[str, Any], Path]] = [
+        (each.manifest.outputs[output].description, each.folder / output) for each in (first, second)
+    ]
+    return find_differences(old.type, sides[0], sides[1])

@@ -1,0 +1,54 @@
+"""Where two stored values differ is said in words."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kflow.artifacts import artifact_type
+from kflow.artifacts.compare import find_differences
+
+
+def store(kind: str, value: Any, folder: Path) -> tuple[Any, Path]:
+    folder.mkdir(exist_ok=True)
+    return artifact_type(kind).save(value, folder / "out").description, folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "told"),
+    [
+        ("metrics", {"loss": 0.5, "accuracy": 1.0}, {"loss": 0.25, "accuracy": 1.0}, "loss 0.5 and 0.25"),
+        ("metrics", {"loss": float("nan")}, {"loss": float("nan")}, ""),
+        ("history", {"loss": [3, 2, 1]}, {"loss": [3, 2, 0]}, "loss from epoch 3 on"),
+        ("history", {"loss": [3, 2]}, {"loss": [3, 2, 0]}, "loss from epoch 3 on"),
+    ],
+)
+def test_numbers(tmp_path: Path, kind: str, first: Any, second: Any, told: str) -> None:
+    """By name, and by the first epoch."""
+    assert find_differences(kind, store(kind, first, tmp_path / "a"), store(kind, second, tmp_path / "b")) == told
+
+
+def test_models(tmp_path: Path) -> None:
+    """Each weight that differs is named, with how far it is off."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    one = store("model", model, tmp_path / "a")
+    kernel = model.layers[1].kernel
+    kernel.assign(kernel + np.array([[0.0], [0.5]]))
+    other = store("model", model, tmp_path / "b")
+    text = find_differences("model", one, other)
+
+    assert "/layers/dense_1/vars/0: 1 of 2 values differ, by at most 0.5, first at (1, 0)" in text
+    assert ";" not in text
+
+
+def test_pictures(tmp_path: Path) -> None:
+    """By the first byte."""
+    sides = []
+    for name, content in (("a", b"abcd"), ("b", b"abXde")):
+        (tmp_path / "out.png").write_bytes(content)
+        sides.append(store("image", tmp_path / "out.png", tmp_path / name))
+
+    assert find_differences("image", *sides) == "4 and 5 bytes, first at byte 2"

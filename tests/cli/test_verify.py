@@ -1,0 +1,71 @@
+"""``kflow verify`` does a run again elsewhere and says what came out otherwise, and where."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MakeFolder = Callable[..., Any]
+CODED = """
+kflow: 1
+name: coded
+params: {order: 2}
+steps:
+  same: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9}
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:change}
+  unit: {kind: normalize, x: "${x}", axis: 0, order: "${params.order}"}
+"""
+STEADY = "def change(block):\n    return block + 1\n"
+# What it gives hangs on a file that kflow does not know of.
+MOODY = "from pathlib import Path\n\ndef change(block):\n    return block + len(Path('mood').read_text())\n"
+
+
+def test_a_run_that_repeats(make_folder: MakeFolder) -> None:
+    """Every output is identical, with the params of the run; neither the store nor the runs have changed."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    folder.kflow("run", "w.yaml", "--set", "order=1")
+    verified = folder.kflow("verify", "latest")
+
+    assert verified.returncode == 0, verified.stdout
+    assert re.findall(r"^(\S+) +identical$", verified.stdout, re.MULTILINE) == ["same.array", "x.array", "unit.array"]
+    assert len(folder.records()) == 1
+    assert not list((folder.path.parent / "store").glob("verify-*"))
+
+
+def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:
+    """The outputs that differ are named with the place of the first difference, and the others are not."""
+    folder = make_folder(CODED, {"user.py": MOODY, "mood": "a"})
+    folder.kflow("run", "w.yaml")
+    folder.write("mood", "abc")
+    verified = folder.kflow("verify", "latest")
+    chosen = folder.kflow("verify", "latest", "--only", "same")
+
+    assert verified.returncode == 1
+    assert re.search(r"^same.array +identical$", verified.stdout, re.MULTILINE)
+    assert re.search(
+        r"^x.array +differs +9 of 9 values differ, by at most 2, first at \(0,\)$", verified.stdout, re.MULTILINE
+    )
+    assert re.search(r"^unit.array +differs +\d of 9 values differ", verified.stdout, re.MULTILINE)
+    assert chosen.returncode == 0
+    assert "x.array" not in chosen.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: folder.write("w.yaml", CODED + "\n"), "w.yaml is not the file that "),
+        (lambda folder: (folder.path / "w.yaml").unlink(), "which is not here; --file says where it is now"),
+    ],
+)
+def test_a_workflow_that_is_no_longer_there(
+    make_folder: MakeFolder, change: Callable[[Any], None], message: str
+) -> None:
+    """Is exit code 2."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    folder.kflow("run", "w.yaml")
+    change(folder)
+    wrong = folder.kflow("verify", "latest")
+
+    assert wrong.returncode == 2
+    assert message in wrong.stderr
