@@ -98,6 +98,8 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
             return entry, False
+        if job.is_forced:  # from the beginning
+            shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
         for attempt in range(job.spec.retries + 1):
             try:
                 return _attempt(job, crew, report), True
@@ -115,12 +117,14 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
 
 def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     with crew.store.stage() as staging:
-        task = {**job.task, "staging": str(staging)}
+        task = {**job.task, "staging": str(staging), "checkpoints": str(crew.store.checkpoints(job.fingerprint))}
         reply = _run_here(task, crew, report) if _is_light(job.spec) else _run_apart(job, task, crew, report)
         if reply["event"] == "failed":
             raise StepFailure(reply["message"], reply.get("traceback"))
         shutil.rmtree(staging / WORK)
-        return crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
+        entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
+    shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
+    return entry
 
 
 def _is_light(spec: StepSpec) -> bool:

@@ -109,9 +109,10 @@ def perform(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]
     workdir.mkdir()
     spec = Registry()[task["kind"]].model_validate(task["fields"])
     artifacts = {text: _opener(artifact) for text, artifact in task["artifacts"].items()}
-    context = StepContext(
-        Path(task["root"]), workdir, task["seed"], task["gpus"], artifacts, tuple_sources(task["sources"]), report
-    )
+    checkpoints = Path(task["checkpoints"]) if task.get("checkpoints") else None
+    sources = tuple_sources(task["sources"])
+    root = Path(task["root"])
+    context = StepContext(root, workdir, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
     outputs = spec.run(context)
     saved = {}
     for name, kind in spec.Outputs.types().items():

@@ -121,6 +121,8 @@ class StepContext:
     sources: Mapping[str, tuple[str, ...]]
     """For each user module, itself and the local modules that it imports, relative to the root."""
     report: Callable[[Mapping[str, Any]], None]
+    checkpoints: Path | None = None
+    """A folder that stays until the step is done, however often it is interrupted; None where there is none."""
 
     def open(self, reference: Reference) -> Any:
         """Open the artifact that a reference names."""

@@ -118,6 +118,10 @@ class Store:
         """Keep a damaged entry for study; from now on it is a miss."""
         self._set_aside(self._folder(fingerprint))
 
+    def checkpoints(self, fingerprint: str) -> Path:
+        """Return the folder for what a step has done that was not finished; it may not be there."""
+        return self.root / "checkpoints" / fingerprint
+
     def explain_miss(self, fingerprint: str) -> str:
         """Say why there is no entry that could be reused."""
         folder = self._folder(fingerprint)
@@ -146,6 +150,9 @@ class Store:
             with contextlib.suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
                     shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.root / "checkpoints").glob("*"):
+            if (self._folder(folder.name) / MANIFEST).exists():  # it was killed between publishing and tidying up
+                shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, staged: Path, manifest: Manifest, *, supersede: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.

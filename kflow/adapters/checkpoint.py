@@ -1,0 +1,204 @@
+"""Checkpoints of a training: all that the next epoch hangs on, in one file that is there whole or not at all.
+
+A training that continues from one ends with the same bits as one that was never interrupted, on the CPU. For that
+it holds more than Keras's ``BackupAndRestore``: the states of dropout and augmentation, those of Python's and NumPy's
+generators, the state of every callback, and the history.
+"""
+
+import json
+import os
+import random
+import time
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "checkpoint.npz"
+PAUSE = 60.0
+"""Seconds between two checkpoints where the workflow does not say after how many epochs one is due."""
+
+_FORMAT = 1
+_NOT_STATE = {"_model", "params", "monitor_op", "validation_data"}
+"""What Keras gives a callback anew in each training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a training after some whole epochs."""
+
+    epochs: int
+    """How many are done."""
+    has_stopped: bool
+    """Whether a callback had asked to stop."""
+    history: Mapping[str, list[float]]
+    callbacks: list[Mapping[str, Any]]
+    generators: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in a folder; None where there is none that can be used."""
+    import numpy as np
+
+    try:
+        with np.load(folder / NAME, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        state = json.loads(arrays.pop("state").tobytes())
+        if state.pop("format") != _FORMAT:
+            return None
+        return Checkpoint(arrays=arrays, **state)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Put a checkpoint in place of the last one in one step, and on the disk."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "format": _FORMAT,
+        "epochs": checkpoint.epochs,
+        "has_stopped": checkpoint.has_stopped,
+        "history": checkpoint.history,
+        "callbacks": checkpoint.callbacks,
+        "generators": checkpoint.generators,
+    }
+    text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
+    draft = folder / f".{NAME}.{os.getpid()}"
+    try:
+        with draft.open("wb") as stream:
+            np.savez(stream, state=text, **checkpoint.arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(folder / NAME)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def checkpoint_callback(model: Any, callbacks: list[Any], folder: Path, every: int | None) -> Any:
+    """Make the callback that takes up a checkpoint, if there is one, and makes new ones.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model, compiled; its variables and those of its optimizer are kept.
+    callbacks : list of keras.callbacks.Callback
+        The other callbacks; this one must come after them, for they forget their state when a training begins.
+    folder : Path
+        Where the checkpoint lies.
+    every : int, optional
+        Epochs between two checkpoints; default as many as pass in a minute.
+
+    Returns
+    -------
+    keras.callbacks.Callback
+        Its ``epochs`` says how many epochs are done already.
+    """
+    import keras
+
+    found = read_checkpoint(folder)
+
+    class Resume(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+        """Restores a training and writes down how far it is."""
+
+        epochs = found.epochs if found else 0
+        has_stopped = bool(found and found.has_stopped)
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            del logs
+            self.written = time.monotonic()
+            if found:
+                _restore(found, model, callbacks)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            del logs
+            is_last = epoch + 1 == self.params["epochs"]
+            is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
+            if is_due and not is_last:
+                write_checkpoint(_capture(epoch + 1, model, callbacks), folder)
+                self.written = time.monotonic()
+
+    return Resume()
+
+
+def _variables(model: Any) -> list[Any]:
+    """Return all that a training changes: weights, random states, and the optimizer's variables."""
+    model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables, *_global_generator()]
+
+
+def _global_generator() -> Iterable[Any]:
+    from keras.src.random.seed_generator import global_seed_generator
+
+    return [global_seed_generator().state]
+
+
+def _capture(epochs: int, model: Any, callbacks: list[Any]) -> Checkpoint:
+    import numpy as np
+
+    arrays = {f"variable{number}": np.asarray(each) for number, each in enumerate(_variables(model))}
+    states: list[Mapping[str, Any]] = []
+    for number, callback in enumerate(callbacks):
+        state: dict[str, Any] = {}
+        for name, value in vars(callback).items():
+            if name not in _NOT_STATE:
+                _pack(f"callback{number}.{name}", name, value, state, arrays)
+        states.append(state)
+    history = {name: [float(value) for value in values] for name, values in model.history.history.items()}
+    kind, keys, *rest = np.random.get_state()
+    arrays["numpy"] = np.asarray(keys)
+    generators = {"python": random.getstate(), "numpy": [kind, *rest]}
+    return Checkpoint(epochs, bool(model.stop_training), history, states, generators, arrays)
+
+
+def _pack(key: str, name: str, value: Any, state: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Keep a value of a callback as JSON or as arrays; what is neither is made anew by the callback itself."""
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        arrays[key], state[name] = value, {"array": key}
+    elif isinstance(value, list | tuple) and value and all(isinstance(each, np.ndarray) for each in value):
+        arrays.update({f"{key}.{number}": each for number, each in enumerate(value)})
+        state[name] = {"arrays": [f"{key}.{number}" for number in range(len(value))]}
+    elif _is_plain(value):
+        state[name] = {"value": value}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
+    import numpy as np
+
+    for number, variable in enumerate(_variables(model)):
+        variable.assign(checkpoint.arrays[f"variable{number}"])
+    for callback, state in zip(callbacks, checkpoint.callbacks, strict=True):
+        for name, packed in state.items():
+            setattr(callback, name, _unpack(packed, checkpoint.arrays))
+    version, keys, gauss = checkpoint.generators["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, *rest = checkpoint.generators["numpy"]
+    np.random.set_state((kind, checkpoint.arrays["numpy"], *rest))
+
+
+def _unpack(packed: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
+    if "array" in packed:
+        return arrays[packed["array"]]
+    if "arrays" in packed:
+        return [arrays[name] for name in packed["arrays"]]
+    return packed["value"]
