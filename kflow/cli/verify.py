@@ -1,7 +1,6 @@
 """``kflow verify``: do a run again, elsewhere, and compare what comes of it."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,8 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     workspace = open_workspace(path)
     bound = load_workflow(path, record.workflow.params, workspace)
     selected = select_steps(bound.needs, only=only)
-    kept.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=kept.root) as folder:
-        scratch = Store(Path(folder), base=kept if selected else None)
+    with kept.stage() as folder:  # the next run takes it away if this one is killed
+        scratch = Store(folder, base=kept if selected else None)
         console = Console(is_debug=is_debug)
         try:
             wishes = Wishes(selected=selected, is_forced=True, exports=False)

@@ -30,7 +30,7 @@ def test_a_run_that_repeats(make_folder: MakeFolder) -> None:
     assert verified.returncode == 0, verified.stdout
     assert re.findall(r"^(\S+) +identical$", verified.stdout, re.MULTILINE) == ["same.array", "x.array", "unit.array"]
     assert len(folder.records()) == 1
-    assert not list((folder.path.parent / "store").glob("verify-*"))
+    assert not list((folder.path.parent / "store" / "tmp").iterdir())
 
 
 def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:
