@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-from kflow.composer import MAX_BYTES
+from kflow.composer import MAX_BYTES, MAX_LEVELS
 from kflow.diagnostics import Diagnostic, Source, visible
 from kflow.errors import WorkflowError
 
@@ -136,6 +136,9 @@ def explain(problem: str, index: int, start: int, source: Source) -> Diagnostic:
     if indent is not None and "\t" in indent[0]:
         mark = source.mark(line_start + indent[0].index("\t"))
         return Diagnostic("a tab is used for indentation", mark, "YAML indents with spaces only")
+    if "nesting depth" in problem:  # libyaml looks ahead, and gives up before anybody has counted
+        opened = [match.start() for match in islice(re.finditer(r"[\[{]", text), MAX_LEVELS + 1)]
+        return Diagnostic(f"more than {MAX_LEVELS} levels of nesting", source.mark(opened[-1]))
     words = next((row for row in _PLAIN_WORDS if row[0].search(problem)), None)
     _, message, hint, from_start = words or (None, f"this is not valid YAML: {problem}", None, False)
     if text[max(0, index - 1) : index + 1] == "${":
