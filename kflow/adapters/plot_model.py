@@ -3,9 +3,11 @@
     picture:
       kind: plot_model
       model: ${model}
-      to_file: results/model.png      # .png, .svg, .jpg or .dot
+      to_file: results/model.png      # .png, .svg, .jpg; .mmd (Mermaid), .txt (an outline), .dot
       show_shapes: true
       objects: ${layers}
+
+A .pdf needs the system's graphviz; the others need nothing that kflow does not bring.
 
 Outputs: ``image``.
 """
@@ -21,18 +23,7 @@ from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact
 from kflow.spec.types import Bool, Image, Model, OutputPath, PositiveInt
 
-_FORMATS = ("png", "svg", "jpg", "jpeg", "pdf", "dot", "gv")
-
-
-def _cannot_draw(form: str) -> str | None:
-    """Say why no program of this machine draws a format."""
-    from kflow.core.rendering import find_renderer
-
-    try:
-        find_renderer(form)
-    except OSError as error:
-        return str(error)
-    return None
+_FORMATS = ("png", "svg", "jpg", "jpeg", "pdf", "mmd", "txt", "dot", "gv")
 
 
 class PlotModel(StepSpec, kind="plot_model", version=1):
@@ -46,6 +37,8 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
     show_layer_names: Bool = Field(default=True, description="Whether to show the names of layers.")
     show_dtype: Bool = Field(default=False, description="Whether to show the types of values.")
     show_params: Bool = Field(default=False, description="Whether to show the numbers of parameters.")
+    show_trainable: Bool = Field(default=False, description="Whether to show what training changes.")
+    show_layer_activations: Bool = Field(default=False, description="Whether to show the names of activations.")
     expand_nested: Bool = Field(default=False, description="Whether to draw the inside of nested models.")
     rankdir: Literal["TB", "LR", "BT", "RL"] = Field(default="TB", description="The direction.")
     dpi: PositiveInt = Field(default=96, description="Dots per inch.")
@@ -62,13 +55,17 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
 
     def examine(self, exam: Examination) -> Mapping[str, Fact]:
         """Check the custom objects and the format."""
+        from kflow.core.rendering import extension, find_renderers
+
         check_objects(exam, self.model, self.objects)
-        form = PurePath(self.to_file).suffix.lstrip(".").lower() or "png"
+        form = extension(PurePath(self.to_file))
         if form not in _FORMATS:
-            exam.problem("a model is drawn as .png, .svg, .jpg, .pdf or .dot", "to_file")
-        elif why := _cannot_draw(form):
-            able = ", ".join(f".{each}" for each in _FORMATS if not _cannot_draw(each))
-            exam.problem(f"{why}; this machine draws {able}", "to_file")
+            exam.problem("a model is drawn as .png, .svg, .jpg, .pdf, .mmd, .txt or .dot", "to_file")
+            return {}
+        try:
+            find_renderers(form)
+        except OSError as error:
+            exam.problem(str(error), "to_file")
         return {}
 
     def run(self, context: StepContext) -> StepOutputs:
@@ -86,6 +83,8 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
                 rankdir=self.rankdir,
                 show_dtype=self.show_dtype,
                 show_params=self.show_params,
+                show_trainable=self.show_trainable,
+                show_layer_activations=self.show_layer_activations,
                 expand_nested=self.expand_nested,
                 dpi=self.dpi,
             )

@@ -55,7 +55,7 @@ def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] |
     # The outer scope takes back what the user's modules register with Keras while they are imported.
     with custom_object_scope({}), imported(places) as names:
         _rename(names)
-        with custom_object_scope(names):
+        with custom_object_scope(names, source="the objects of this step"):
             yield names
     keras.backend.clear_session()
 

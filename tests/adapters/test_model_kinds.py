@@ -219,14 +219,14 @@ class TestTrain:
             np.testing.assert_array_equal(ours, theirs)
 
     def test_shuffling_follows_from_the_seed(self, bench, inputs):
-        """Two trainings of one text give the same bytes; shuffling makes another model than not shuffling."""
-        first, second, plain = (
+        """Two trainings of one text give the same bytes; each way of shuffling makes another model."""
+        first, second, batches, plain = (
             _train(bench, inputs, epochs=2, batch_size=8, shuffle=shuffle)["model"].get_weights()[0]
-            for shuffle in (True, True, False)
+            for shuffle in (True, True, "batch", False)
         )
 
         np.testing.assert_array_equal(first, second)
-        assert not np.array_equal(first, plain)
+        assert len({weights.tobytes() for weights in (first, batches, plain)}) == 3
 
     def test_all_that_compile_and_fit_take(self, bench, inputs):
         """Objects with arguments, callbacks, weights and validation data."""
@@ -449,11 +449,22 @@ class TestFilesOfModels:
         assert pictures[0] == pictures[1]
 
     @pytest.mark.parametrize(
+        ("to_file", "line"),
+        [("a.txt", "  - activation: relu"), ("a.mmd", ': Dense<br/>activation: relu<br/>trainable: yes"')],
+    )
+    def test_a_picture_in_words(self, bench, inputs, to_file, line):
+        """An outline and a Mermaid flowchart show what was asked for."""
+        shown = {"show_trainable": True, "show_layer_activations": True}
+        picture = bench.run(PlotModel, inputs, model="${m}", to_file=to_file, **shown)["image"]
+
+        assert line in picture.read_text()
+
+    @pytest.mark.parametrize(
         ("to_file", "message"),
         [
             ("a.pdf", "no installed program can draw a model as 'pdf': install your system's graphviz"),
-            ("a.pdf", "this machine draws .dot, .gv"),
-            ("a.xyz", "a model is drawn as .png, .svg, .jpg, .pdf or .dot"),
+            ("a.pdf", "this machine draws .dot, .gv, .mmd, .txt"),
+            ("a.xyz", "a model is drawn as .png, .svg, .jpg, .pdf, .mmd, .txt or .dot"),
         ],
     )
     def test_a_picture_that_nothing_can_draw_is_found_beforehand(self, bench, monkeypatch, tmp_path, to_file, message):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from kflow.adapters.build_model import BuildModel
 from kflow.adapters.register_objects import RegisterObjects
 from kflow.artifacts.objects import imported
 from kflow.spec.facts import ObjectsFact
@@ -79,3 +80,13 @@ def test_modules_in_two_folders_get_their_own_neighbors(bench):
     with pytest.raises(ValueError, match="two different files are the module 'common'"), imported(places):
         pass
     assert "common" not in sys.modules
+
+
+def test_a_name_that_is_not_found_says_which_ones_the_step_has(bench):
+    """A misspelt name gets the names of the step's objects as suggestions."""
+    (bench.root / "layers.py").write_text("def triple(x): return 3 * x\n")
+    objects = bench.run(RegisterObjects, objects={"triple": "layers.py:triple"}).stored("objects")
+    layers = [{"Input": {"shape": [2]}}, {"Dense": {"units": 1, "activation": "tripel"}}]
+
+    with pytest.raises(ValueError, match=r"Did you mean 'triple' \(the objects of this step\)"):
+        bench.run(BuildModel, {"${c}": objects}, layers=layers, objects="${c}")

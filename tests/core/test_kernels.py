@@ -1,11 +1,12 @@
 """Kernels are compared with convolutions written out as sums in NumPy."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
@@ -127,10 +128,9 @@ def test_every_kind_of_convolution_is_converted(kind):
     model = keras.Sequential([keras.Input((6,) * rank + (2,)), make()])
     model.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in model.weights])
     before = model.get_weights()
-    result = convert_all_kernels_in_model(model)
+    convert_all_kernels_in_model(model)
     after = model.get_weights()
 
-    assert result is None
     assert np.array_equal(after[0], reversed_by_hand(before[0]))
     assert not np.array_equal(after[0], before[0])
     assert all(np.array_equal(a, b) for a, b in zip(after[1:], before[1:], strict=True))
@@ -253,3 +253,331 @@ def test_an_unbuilt_dense_layer_is_refused():
 
     with pytest.raises(ValueError, match=r"'head' has no kernel yet; build"):
         convert_dense_weights_data_format(dense, (2, 4, 4))
+
+
+# --- against convolving ------------------------------------------------------------------------------------
+
+MIRRORED = {
+    "Conv1D": lambda: L.Conv1D(3, 3),
+    "Conv1D same": lambda: L.Conv1D(3, 5, padding="same", activation="relu"),
+    "Conv2D dilated": lambda: L.Conv2D(4, 3, groups=2, dilation_rate=2, padding="same"),
+    "Conv2D strided": lambda: L.Conv2D(3, 3, strides=2),
+    "Conv3D": lambda: L.Conv3D(2, (2, 3, 1)),
+    "Conv1DTranspose": lambda: L.Conv1DTranspose(3, 4, strides=3),
+    "Conv2DTranspose": lambda: L.Conv2DTranspose(3, (2, 3)),
+    "Conv3DTranspose": lambda: L.Conv3DTranspose(2, 2, strides=2),
+    "DepthwiseConv1D": lambda: L.DepthwiseConv1D(3, depth_multiplier=2),
+    "DepthwiseConv2D": lambda: L.DepthwiseConv2D(3),
+    "SeparableConv1D": lambda: L.SeparableConv1D(3, 3),
+    "SeparableConv2D": lambda: L.SeparableConv2D(3, (3, 1), padding="same"),
+    "ConvLSTM1D": lambda: L.ConvLSTM1D(2, 3, padding="same"),
+    "ConvLSTM2D": lambda: L.ConvLSTM2D(2, 3),
+    "ConvLSTM3D": lambda: L.ConvLSTM3D(1, 3),
+}
+
+
+@pytest.mark.parametrize("kind", MIRRORED)
+def test_the_converted_layer_sees_the_mirrored_input(kind):
+    """A layer with turned kernels gives on an input what it gave on the mirrored one, mirrored."""
+    layer = MIRRORED[kind]()
+    rank = int(kind[re.search(r"\dD", kind).start()])
+    axes = tuple(range(-rank - 1, -1))
+    shape = (1, *((2,) if "LSTM" in kind else ()), *(5,) * rank, 2)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    before = np.asarray(layer(np.flip(x, axes)))
+    convert_all_kernels_in_model(layer)
+    after = np.asarray(layer(x))
+
+    np.testing.assert_allclose(after, np.flip(before, axes), atol=1e-5)
+    assert not np.allclose(after, before, atol=1e-3)
+
+
+@st.composite
+def convolutions(draw):
+    """Draw an image of one to three spatial axes and a kernel that fits into it, of small whole numbers."""
+    rank = draw(st.integers(1, 3))
+    size = draw(st.tuples(*[st.integers(1, 3)] * rank))
+    image = tuple(side + draw(st.integers(0, 2)) for side in size)
+    channels = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    numbers = st.integers(-9, 9)
+    return (
+        draw(nps.arrays(np.float64, (*image, channels[0]), elements=numbers)),
+        draw(nps.arrays(np.float64, (*size, *channels), elements=numbers)),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(convolutions())
+def test_correlating_with_the_converted_kernel_is_a_true_convolution(drawn):
+    """Keras's operation with the turned kernel gives the sum that defines a convolution, to the last bit."""
+    image, kernel = drawn
+    result = np.asarray(keras.ops.conv(image[None], convert_kernel(kernel), padding="valid"))[0]
+
+    assert np.array_equal(result, true_convolution(image, kernel))
+
+
+@settings(max_examples=60, deadline=None)
+@given(convolutions(), st.integers(1, 2))
+def test_correlating_with_the_converted_kernel_is_mirroring_twice(drawn, stride):
+    """conv(x, turned k) = mirror(conv(mirror(x), k)), when the strides end where the image does."""
+    image, kernel = drawn
+    axes = tuple(range(1, image.ndim))
+    fitting = (have - (have - size) % stride for have, size in zip(image.shape, kernel.shape[:-2], strict=False))
+    x = image[tuple(slice(each) for each in fitting)][None]
+    straight = np.asarray(keras.ops.conv(x, convert_kernel(kernel), strides=stride, padding="valid"))
+    mirrored = np.asarray(keras.ops.conv(np.flip(x, axes).copy(), kernel, strides=stride, padding="valid"))
+
+    assert np.array_equal(straight, np.flip(mirrored, axes))
+
+
+# --- report, dry run, check, copy --------------------------------------------------------------------------
+
+
+def make_nested():
+    """A model with a shared, a nested, a wrapped and a recurrent convolution, and a Dense layer."""
+    shared = L.Conv2D(1, 3, padding="same", name="shared")
+    layers = [keras.Input((6, 6, 1)), shared, L.TimeDistributed(L.SeparableConv1D(1, 3, name="rows"), name="each")]
+    inner = keras.Sequential(layers, name="inner")
+    x = keras.Input((6, 6, 1), name="x")
+    y = L.ConvLSTM1D(1, 3, name="scan")(inner(shared(x)))
+    return keras.Model(x, L.Dense(2, name="head")(y), name="outer")
+
+
+def test_the_report_says_where_each_kernel_is():
+    """One record for each kernel: path, class, weight and shape, a shared one at its first place only."""
+    model = make_nested()
+    report = convert_all_kernels_in_model(model)
+
+    assert report.model is model
+    assert str(report).splitlines() == [
+        "4 kernels turned by 180 degrees",
+        "  shared (Conv2D): kernel (3, 3, 1, 1)",
+        "  inner/each/rows (SeparableConv1D): depthwise_kernel (3, 1, 1)",
+        "  scan/conv_lstm_cell (ConvLSTMCell): kernel (3, 1, 4)",
+        "  scan/conv_lstm_cell (ConvLSTMCell): recurrent_kernel (3, 1, 4)",
+    ]
+
+
+def test_a_dry_run_reports_the_same_and_writes_nothing():
+    """The kernels are those that the conversion then turns; every byte of the model is as it was."""
+    model = make_nested()
+    before = [weight.tobytes() for weight in model.get_weights()]
+    planned = convert_all_kernels_in_model(model, dry_run=True, inplace=False, check=True)
+    untouched = [weight.tobytes() for weight in model.get_weights()]
+
+    assert untouched == before
+    assert (planned.model, planned.is_dry_run) == (model, True)
+    assert "4 kernels would be turned" in str(planned)
+    assert planned.kernels == convert_all_kernels_in_model(model).kernels
+
+
+@pytest.mark.parametrize("kind", MIRRORED)
+def test_the_check_finds_right_kernels_right(kind):
+    """Every kind passes its numerical check and is converted as without it."""
+    layer = MIRRORED[kind]()
+    rank = int(kind[re.search(r"\dD", kind).start()])
+    layer(np.zeros((1, *((2,) if "LSTM" in kind else ()), *(6,) * rank, 2)))
+    before = kernels_of(layer)
+    report = convert_all_kernels_in_model(layer, check=True)
+
+    assert len(report.kernels) == len(before)
+    assert all(np.array_equal(a, reversed_by_hand(b)) for a, b in zip(kernels_of(layer), before, strict=True))
+
+
+class Rounded(keras.Variable):
+    """A weight that keeps two digits, as some custom layers do."""
+
+    def assign(self, value):
+        """Keep less than was given."""
+        return super().assign(keras.ops.round(value, 2))
+
+
+class Rounding(L.Conv1D):
+    """A convolution that swaps its kernel for a rounded one."""
+
+    def build(self, input_shape):
+        """Add the weights and round."""
+        super().build(input_shape)
+        self._trainable_variables[0] = self._kernel = Rounded(self._kernel, name="kernel")
+
+
+def test_a_failed_check_names_the_kernel_and_restores_all():
+    """When what arrives in a weight is not the turned kernel, nothing stays converted."""
+    model = keras.Sequential([keras.Input((9, 1)), L.Conv1D(2, 3), Rounding(1, 3, name="coarse")])
+    before = model.layers[0].get_weights()[0]
+
+    with pytest.raises(ArithmeticError, match=r"check of coarse \(Rounding\): kernel \(3, 2, 1\) failed"):
+        convert_all_kernels_in_model(model, check=True)
+    assert np.array_equal(model.layers[0].get_weights()[0], before)
+
+
+def test_a_wrong_conversion_does_not_pass_the_check(monkeypatch):
+    """The check would see a kernel that is turned along one axis only."""
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(2, 3)])
+    monkeypatch.setattr("kflow.core.kernels.convert_kernel", lambda kernel: np.flip(kernel, 0))
+
+    with pytest.raises(ArithmeticError, match="does not give the mirrored result"):
+        convert_all_kernels_in_model(model, check=True)
+
+
+def test_a_new_model_on_request():
+    """The copy has the turned kernels and the other weights; the model itself stays as it is."""
+    model = make_nested()
+    before = model.get_weights()
+    report = convert_all_kernels_in_model(model, inplace=False)
+    again = convert_all_kernels_in_model(report.model, inplace=False).model
+
+    assert report.model is not model
+    assert [w.tobytes() for w in model.get_weights()] == [w.tobytes() for w in before]
+    assert all(
+        np.array_equal(a, reversed_by_hand(b)) for a, b in zip(kernels_of(report.model), kernels_of(model), strict=True)
+    )
+    assert [w.tobytes() for w in again.get_weights()] == [w.tobytes() for w in before]
+    assert len(report.kernels) == 4
+
+
+class Blur(keras.Model):
+    """A model whose graph is in its code, and that can be made anew."""
+
+    def __init__(self, filters=2, **options):
+        super().__init__(**options)
+        self.filters = filters
+        self.pair = Pair()
+
+    def call(self, x):
+        """Apply the layer."""
+        return self.pair(x)
+
+    def get_config(self):
+        """Give the arguments."""
+        return {**super().get_config(), "filters": self.filters}
+
+
+@pytest.mark.parametrize("kind", ["subclassed", "lambda", "layer"])
+def test_what_can_be_copied(kind):
+    """Subclassed models with a config, Lambda layers of this process, and single layers."""
+    x = np.random.default_rng(0).normal(size=(1, 7, 7, 1)).astype("float32")
+    layers = [keras.Input((7, 7, 1)), L.Lambda(lambda value: 2 * value), L.Conv2D(1, 3)]
+    model = {"subclassed": Blur, "lambda": lambda: keras.Sequential(layers), "layer": lambda: L.Conv2D(2, 3)}[kind]()
+    before = np.asarray(model(np.flip(x, (1, 2))))
+    new = convert_all_kernels_in_model(model, inplace=False).model
+
+    np.testing.assert_allclose(np.asarray(new(x)), np.flip(before, (1, 2)), atol=1e-5)
+    assert np.array_equal(np.asarray(model(np.flip(x, (1, 2)))), before)
+
+
+def test_what_cannot_be_copied_is_refused():
+    """A class that cannot be made from its config is an error that says what to do."""
+
+    class Stubborn(L.Conv1D):
+        """A layer with an argument that its config does not have."""
+
+        def __init__(self, depth, **options):
+            super().__init__(1, 3, **options)
+
+    model = keras.Sequential([keras.Input((8, 1)), Stubborn(2)], name="odd")
+
+    with pytest.raises(ValueError, match=r"'odd' cannot be copied; .* or convert in place\. .* argument: 'depth'"):
+        convert_all_kernels_in_model(model, inplace=False)
+
+
+# --- layers of one's own -----------------------------------------------------------------------------------
+
+
+class Gated(L.Conv2D):
+    """A subclass with a second kernel, a mask of the kernel, and a weight that is no kernel."""
+
+    def build(self, input_shape):
+        """Add the weights."""
+        super().build(input_shape)
+        self.gate = self.add_weight(shape=self._kernel.shape, initializer="glorot_uniform", name="gate")
+        self.mask = self.add_weight(shape=self._kernel.shape, initializer="normal", trainable=False, name="mask")
+        self.scale = self.add_weight(shape=(5, 3, 1, 1), initializer="normal", name="scale")
+
+    def call(self, x):
+        """Multiply two convolutions."""
+        first = keras.ops.conv(x, self._kernel * self.mask, padding="valid")
+        return first * keras.ops.sigmoid(keras.ops.conv(x, self.gate, padding="valid"))
+
+
+def test_a_subclass_with_several_kernels_turns_all_of_them():
+    """The gate and the mask turn with the kernel; what has not its size stays."""
+    model = keras.Sequential([keras.Input((7, 7, 2)), Gated(2, 3)])
+    x = np.random.default_rng(0).normal(size=(1, 7, 7, 2)).astype("float32")
+    before, scale = np.asarray(model(np.flip(x, (1, 2)))), model.layers[0].scale.numpy()
+    report = convert_all_kernels_in_model(model)
+
+    assert [each.weight for each in report.kernels] == ["kernel", "gate", "mask"]
+    np.testing.assert_allclose(np.asarray(model(x)), np.flip(before, (1, 2)), atol=1e-5)
+    assert np.array_equal(model.layers[0].scale.numpy(), scale)
+
+
+class Flattened(L.Conv2D):
+    """A subclass that stores its kernel in a way of its own."""
+
+    def build(self, input_shape):
+        """Add one row for all offsets."""
+        self.kernel_row = self.add_weight(shape=(9, input_shape[-1] * self.filters), name="kernel")
+
+
+def test_a_kernel_of_another_shape_is_refused():
+    """A convolution whose kernel cannot be told is never passed over in silence."""
+    model = keras.Sequential([keras.Input((7, 7, 2)), Flattened(2, 3, name="flat")])
+
+    with pytest.raises(ValueError, match=r"'flat' is a Flattened of kernel_size \(3, 3\), but none of its weights"):
+        convert_all_kernels_in_model(model)
+
+
+class Whole(L.Conv1D):
+    """A subclass with a quantized kernel."""
+
+    def build(self, input_shape):
+        """Add a kernel of bytes."""
+        self.bytes = self.add_weight(shape=(3, 1, 1), dtype="int8", name="kernel", initializer="ones", trainable=False)
+
+    def call(self, x):
+        """Convolve with the bytes."""
+        return keras.ops.conv(x, keras.ops.cast(self.bytes, x.dtype))
+
+
+def test_a_quantized_kernel_is_refused():
+    """Its numbers may be packed, so it is converted before it is quantized."""
+    model = keras.Sequential([keras.Input((8, 1)), Whole(1, 3, name="bytes")])
+
+    with pytest.raises(ValueError, match=r"'bytes' is quantized \(kernel: int8\); convert it before"):
+        convert_all_kernels_in_model(model)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantized_dense_layers(mode):
+    """They do not keep the convolutions beside them from turning, but cannot be reordered themselves."""
+    model = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(2, 3), L.Flatten(), L.Dense(4, name="head")])
+    model.quantize(mode)
+    before = kernels_of(model.layers[0])[0]
+    convert_all_kernels_in_model(model)
+
+    assert np.array_equal(kernels_of(model.layers[0])[0], reversed_by_hand(before))
+    with pytest.raises(ValueError, match=r"'head' is quantized \(kernel: int8\)"):
+        convert_dense_weights_data_format(model.layers[-1], (2, 4, 4))
+
+
+def test_layers_that_refer_to_each_other():
+    """A circle of layers is walked once."""
+    first, second = Pair(), Pair()
+    first.other, second.other = second, first
+    for convolution in [*first.steps, *second.steps]:
+        convolution.build((None, 9, 9, 2))
+
+    assert len(convert_all_kernels_in_model(first).kernels) == 4
+
+
+def test_half_precision_is_kept():
+    """A bfloat16 kernel turns without a detour that changes it, and passes the check."""
+    layer = L.Conv1D(2, 3, dtype="bfloat16")
+    layer.build((None, 8, 1))
+    before = layer.get_weights()[0]
+    convert_all_kernels_in_model(layer, check=True)
+
+    assert layer.kernel.dtype == "bfloat16"
+    assert layer.get_weights()[0].tobytes() == before[::-1].tobytes()

@@ -10,15 +10,15 @@ from xml.etree import ElementTree as ET
 
 import keras
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from kflow.core.plotting import plot_model
+from kflow.core.plotting import model_to_dot, model_to_mermaid, plot_model
 
 L = keras.layers
 REPOSITORY = Path(__file__).parents[2]
 RENDERER = Path(sys.executable).with_name("graphviz-pure")
+FORMS = ("dot", "mmd", "txt", "svg", "png")
+EVERYTHING = {"show_dtype": True, "show_params": True, "show_trainable": True, "show_layer_activations": True}
 
 
 def make_encoder():
@@ -38,11 +38,11 @@ def make_siamese():
 
 
 def draw_all(stem):
-    """Draw the same model in three formats; Keras numbers unnamed operations from the start again."""
+    """Draw the same model in every format; Keras numbers unnamed operations from the start again."""
     keras.utils.clear_session()
     model = make_siamese()
-    for form in ("dot", "svg", "png"):
-        plot_model(model, f"{stem}.{form}", show_shapes=True, expand_nested=True)
+    for form in FORMS:
+        plot_model(model, f"{stem}.{form}", show_shapes=True, expand_nested=True, **EVERYTHING)
 
 
 def read_json(model, folder: Path, **arguments) -> dict:
@@ -149,6 +149,69 @@ def test_several_inputs_and_outputs_of_a_nested_model_are_told_apart(tmp_path):
     }
 
 
+def test_a_wrapped_model_is_expanded_too(tmp_path):
+    """The frame has the name of the wrapper, and the boxes in it are the model's."""
+    x = keras.Input((5, 8), name="x")
+    model = keras.Model(x, L.Flatten(name="flat")(L.TimeDistributed(make_encoder(), name="each")(x)))
+    boxes = read_boxes(model, tmp_path, expand_nested=True)
+
+    assert boxes["cluster_each"] == ["each(encoder): TimeDistributed(Sequential)"]
+    assert read_arrows(model, tmp_path, expand_nested=True) == {
+        ("x", "each/features"),
+        ("each/features", "each/squeeze"),
+        ("each/squeeze", "each/clip"),
+        ("each/clip", "flat"),
+    }
+
+
+def test_one_model_in_several_places_is_drawn_in_each(tmp_path):
+    """Shared at two depths, and applied to its own output: the boxes are told apart by their paths."""
+    keras.utils.clear_session()
+    square = keras.Sequential([keras.Input((2,), name="in"), L.Dense(2, name="turn")], name="square")
+    x = keras.Input((2,), name="x")
+    inner = keras.Model(x, square(x), name="inner")
+    y = keras.Input((2,), name="y")
+    model = keras.Model(y, inner(square(square(y))))
+
+    assert read_arrows(model, tmp_path, expand_nested=True) == {
+        ("y", "square/in"),
+        ("square/in", "square/turn"),
+        ("square/turn", "square/in"),
+        ("square/turn", "inner/x"),
+        ("inner/x", "inner/square/in"),
+        ("inner/square/in", "inner/square/turn"),
+    }
+
+
+def test_a_model_built_on_its_own_output(tmp_path):
+    """A model inside a model that was made from its tensors brings in no circle."""
+    encoder = keras.Sequential([keras.Input((4,), name="in"), L.Dense(4, name="turn")], name="again")
+    model = keras.Model(encoder.inputs, encoder(encoder.outputs[0]), name="outer")
+
+    assert read_arrows(model, tmp_path) == {("in", "turn"), ("turn", "again")}
+
+
+def test_a_large_model_is_drawn_whole(tmp_path):
+    """Hundreds of boxes and as many arrows."""
+    x = keras.Input((1,), name="x")
+    branches = [L.Identity(name=f"branch_{number}")(x) for number in range(300)]
+    model = keras.Model(x, branches)
+
+    assert len(read_arrows(model, tmp_path)) == 300
+
+
+def test_a_range_of_layers(tmp_path):
+    """The first and the last layer are drawn, too; what lies outside has neither box nor arrow."""
+    layers = [L.Identity(name=f"block{number}_{part}") for number in (1, 2, 3) for part in ("a", "b")]
+    model = keras.Sequential([keras.Input((1,), name="x"), *layers])
+
+    assert read_arrows(model, tmp_path, layer_range=("block1_b", "block2_b")) == {
+        ("block1_b", "block2_a"),
+        ("block2_a", "block2_b"),
+    }
+    assert set(read_boxes(model, tmp_path, layer_range=["block2", "block2"])) == {"block2_a", "block2_b"}
+
+
 def test_only_the_calls_of_this_model_are_drawn(tmp_path):
     """A layer that is also part of another model brings nothing of it along."""
     shared = L.Dense(2, name="shared")
@@ -190,6 +253,65 @@ def test_shapes_dtypes_and_weights_are_shown_on_request(tmp_path):
     assert boxes["same"][-1] == str(3 * 4 * 1 + 1)
 
 
+def test_activations_are_named_and_never_by_their_address(tmp_path):
+    """A function by its name, a layer or an object by its class, and that of a wrapped layer, too."""
+
+    class Bend:
+        """An activation that is no function."""
+
+        def __call__(self, x):
+            """Bend."""
+            return x * x
+
+    layers = [
+        L.Dense(1, activation="relu", name="function"),
+        L.Dense(1, activation=lambda x: x, name="lambda"),
+        L.Dense(1, activation=L.LeakyReLU(), name="layer"),
+        L.Dense(1, activation=Bend(), name="object"),
+        L.TimeDistributed(L.Dense(1, activation="tanh"), name="wrapped"),
+        L.Flatten(name="none"),
+    ]
+    boxes = read_boxes(keras.Sequential([keras.Input((2, 2)), *layers]), tmp_path, show_layer_activations=True)
+
+    assert [boxes[layer.name][1:] for layer in layers] == [
+        ["activation:", "relu"],
+        ["activation:", "<lambda>"],
+        ["activation:", "LeakyReLU"],
+        ["activation:", "Bend"],
+        ["activation:", "tanh"],
+        [],
+    ]
+
+
+def test_what_training_changes_is_shown(tmp_path):
+    """Yes, no, or in part for a model with a frozen layer; nothing for a layer without weights."""
+    encoder = make_encoder()
+    top = [L.BatchNormalization(name="norm"), L.Dense(2, name="frozen"), L.ReLU(name="clip")]
+    model = keras.Sequential([keras.Input((8,), name="x"), encoder, *top])
+    encoder.add(L.Dense(2, name="more"))
+    encoder.layers[0].trainable = model.layers[2].trainable = False
+    boxes = read_boxes(model, tmp_path, show_trainable=True)
+
+    assert {name: lines[1:] for name, lines in boxes.items()} == {
+        "x": [],
+        "encoder": ["trainable:", "in part"],
+        "norm": ["trainable:", "yes"],
+        "frozen": ["trainable:", "no"],
+        "clip": [],
+    }
+
+
+def test_shared_weights_are_counted_once(tmp_path):
+    """The number for a model is that of Keras, with a layer that it uses twice counted once."""
+    shared = L.Dense(4, name="shared")
+    x = keras.Input((4,), name="x")
+    inner = keras.Model(x, L.BatchNormalization()(shared(shared(x))), name="inner")
+    y = keras.Input((4,), name="y")
+    boxes = read_boxes(keras.Model(y, inner(y)), tmp_path, show_params=True)
+
+    assert boxes["inner"][-1] == str(inner.count_params())
+
+
 def test_calls_with_different_shapes_say_multiple(tmp_path):
     """A layer that is shared between shapes has no single shape."""
     shared = L.ReLU(name="shared")
@@ -220,22 +342,7 @@ def test_a_subclassed_model_is_one_box(tmp_path):
     assert boxes == {"custom": ["custom: Custom", "input:", "?", "output:", "?", "params:", "8"]}
 
 
-NASTY = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=20)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(NASTY, min_size=2, max_size=2, unique=True))
-def test_any_name_survives_the_renderer(tmp_path_factory, names):
-    """Quotes, braces, markup, newlines and other scripts neither break the picture nor join two boxes."""
-    model = keras.Sequential([keras.Input((1,), name=names[0]), L.Identity(name=names[1])])
-    folder = tmp_path_factory.mktemp("names")
-    drawing = read_json(model, folder)
-
-    assert len(drawing["objects"]) == 2
-    assert len(drawing["edges"]) == 1
-
-
-@pytest.mark.parametrize("name", ['a "b" \\', "<b>&amp;<br>", "{x|y}", "node", "a:b;c->d", "漢字 é", "--", "%20"])
+@pytest.mark.parametrize("name", ['a "b" \\', "<b>&amp;<br>", "{x|y}", "node", r"\N\G", "漢字 é", "--", "%20"])
 def test_names_are_shown_as_they_are(tmp_path, name):
     """The text in the picture is the name, whatever means something in DOT or HTML."""
     boxes = read_boxes(keras.Sequential([keras.Input((1,)), L.Identity(name=name)]), tmp_path)
@@ -250,20 +357,8 @@ def test_characters_that_cannot_be_printed_are_shown_as_escapes(tmp_path):
     assert list(boxes.values())[1] == [r"a\n\x07\ud800: Identity"]
 
 
-@pytest.mark.parametrize("name", ["model.dot", "model.gv"])
-def test_dot_is_written_without_a_renderer(tmp_path, monkeypatch, name):
-    """The text is valid DOT, and no program is needed for it."""
-    hide_renderers(monkeypatch, tmp_path)
-    plot_model(make_siamese(), tmp_path / name, expand_nested=True)
-    source = (tmp_path / name).read_text()
-    done = subprocess.run([RENDERER, "-Tjson"], input=source, capture_output=True, text=True, check=True)
-
-    assert {item["name"] for item in json.loads(done.stdout)["objects"]} >= {"left", "encoder/squeeze", "join"}
-    assert "splines" not in source
-
-
 def test_another_process_writes_the_same_bytes(tmp_path):
-    """Neither memory addresses nor the seed of hashes are in the DOT text or the images."""
+    """Neither memory addresses nor the seed of hashes are in the texts or the images."""
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -275,7 +370,7 @@ draw_all(sys.argv[2])
     subprocess.run(command, env=environ, capture_output=True, check=True)
     draw_all(tmp_path / "here")
 
-    for form in ("dot", "svg", "png"):
+    for form in FORMS:
         assert (tmp_path / f"here.{form}").read_bytes() == (tmp_path / f"there.{form}").read_bytes()
 
 
@@ -307,6 +402,26 @@ def test_dpi_scales_the_image(tmp_path):
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.02)
 
 
+def test_the_arguments_have_the_order_of_keras_2_1(tmp_path):
+    """A call written for its documentation means the same: file, shapes, names, direction."""
+    plot_model(make_encoder(), str(tmp_path / "positional.mmd"), True, False, "LR")
+    plot_model(make_encoder(), tmp_path / "named.mmd", show_shapes=True, show_layer_names=False, rankdir="LR")
+    positional = (tmp_path / "positional.mmd").read_text()
+
+    assert positional == (tmp_path / "named.mmd").read_text()
+    assert positional.startswith("flowchart LR\n")
+    assert '["Dense<br/>input: (None, 8)<br/>output: (None, 4)"]' in positional
+    assert model_to_mermaid(make_encoder(), True, False, "LR") == positional
+    assert "rankdir=LR" in model_to_dot(make_encoder(), True, False, "LR").to_string()
+
+
+def test_the_graph_draws_itself_as_in_keras_2_1(tmp_path):
+    """Notebooks show `model_to_dot(model).create(...)`."""
+    picture = model_to_dot(make_encoder()).create(prog=str(RENDERER), format="svg")
+
+    assert b"squeeze: Dense" in picture
+
+
 @pytest.mark.parametrize(("rankdir", "is_wide"), [("TB", False), ("BT", False), ("LR", True), ("RL", True)])
 def test_rankdir_turns_the_picture(tmp_path, rankdir, is_wide):
     """A chain is tall from top to bottom and wide from left to right."""
@@ -314,81 +429,6 @@ def test_rankdir_turns_the_picture(tmp_path, rankdir, is_wide):
     height, width, *_ = imread(tmp_path / "m.png").shape
 
     assert (width > height) == is_wide
-
-
-# --- renderers ---------------------------------------------------------------------------------------------
-
-
-def hide_renderers(monkeypatch, folder: Path) -> Path:
-    """Make the search for programs see one empty folder, and give it."""
-    programs = folder / "bin"
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr(sys, "executable", str(programs / "python"))
-    return programs
-
-
-def install(programs: Path, name: str, script: str) -> None:
-    """Put a program into the folder."""
-    (programs / name).write_text(f"#!/bin/sh\n{script}\n")
-    (programs / name).chmod(0o755)
-
-
-def test_a_missing_renderer_is_named(tmp_path, monkeypatch):
-    """The error says what to install, and no file is left."""
-    hide_renderers(monkeypatch, tmp_path)
-
-    with pytest.raises(OSError, match=r"'png': pip install graphviz-pure, or install your system's graphviz"):
-        plot_model(make_encoder(), tmp_path / "m.png")
-    assert not (tmp_path / "m.png").exists()
-
-
-def test_a_format_that_only_dot_knows_asks_for_dot(tmp_path, monkeypatch):
-    """graphviz-pure cannot write PDF, so it is neither used nor advised."""
-    install(hide_renderers(monkeypatch, tmp_path), "graphviz-pure", "echo drawn")
-
-    with pytest.raises(OSError, match=r"'pdf': install your system's graphviz \(\.dot needs neither\)"):
-        plot_model(make_encoder(), tmp_path / "m.pdf")
-
-
-@pytest.mark.parametrize(("name", "drawn"), [("m.png", "pure -Tpng"), ("m.pdf", "dot -Tpdf")])
-def test_the_pinned_renderer_comes_first_where_it_can(tmp_path, monkeypatch, name, drawn):
-    """graphviz-pure draws what it knows, so that machines agree; dot draws the rest."""
-    programs = hide_renderers(monkeypatch, tmp_path)
-    install(programs, "graphviz-pure", 'echo "pure $@"')
-    install(programs, "dot", 'echo "dot $@"')
-    plot_model(make_encoder(), tmp_path / name)
-
-    assert (tmp_path / name).read_text().strip() == drawn
-
-
-def test_dot_on_the_path_is_used_alone(tmp_path, monkeypatch):
-    """Without graphviz-pure the system's dot draws, and reads the DOT text of the model."""
-    install(hide_renderers(monkeypatch, tmp_path), "dot", 'while read -r line; do echo "$line"; done')
-    plot_model(make_encoder(), tmp_path / "m.png")
-
-    assert (tmp_path / "m.png").read_text().startswith("digraph")
-
-
-def test_a_failing_renderer_is_quoted_and_the_old_picture_stays(tmp_path, monkeypatch):
-    """What the program said is in the error; the file from before is whole, and nothing lies beside it."""
-    install(hide_renderers(monkeypatch, tmp_path), "dot", "echo out of ink >&2; exit 3")
-    (tmp_path / "out").mkdir()
-    picture = tmp_path / "out" / "m.png"
-    picture.write_text("old")
-
-    with pytest.raises(OSError, match=r"dot could not draw the model as png \(status 3\); it said: out of ink"):
-        plot_model(make_encoder(), picture)
-    assert [(path.name, path.read_text()) for path in picture.parent.iterdir()] == [("m.png", "old")]
-
-
-def test_an_interrupted_write_leaves_no_file(tmp_path):
-    """When the rename fails, the temporary file is removed."""
-    (tmp_path / "out" / "m.dot").mkdir(parents=True)
-
-    with pytest.raises(IsADirectoryError, match=r"m\.dot"):
-        plot_model(make_encoder(), tmp_path / "out" / "m.dot")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["m.dot"]
 
 
 def test_missing_pydot_is_named(tmp_path, monkeypatch):
@@ -407,9 +447,14 @@ def test_missing_pydot_is_named(tmp_path, monkeypatch):
         (make_encoder(), "m.xyz", {}, "ValueError: unsupported format 'xyz': .*dot, .*png, .*svg"),
         (make_encoder(), "m.dot", {"rankdir": "UP"}, "ValueError: rankdir is 'UP'; use one of TB, LR, BT, RL"),
         (make_encoder(), "m.dot", {"dpi": 0}, "ValueError: dpi is 0; use a whole number"),
+        (make_encoder(), "m.txt", {"layer_range": "clip"}, "ValueError: layer_range is 'clip'; give two names"),
+        (make_encoder(), "m.txt", {"layer_range": ("clip", "squeeze")}, "ValueError: .* ends before it begins"),
+        (make_encoder(), "m.txt", {"layer_range": ("sqeeze", "clip")}, "ValueError: .*did you mean 'squeeze'"),
+        (make_encoder(), "m.txt", {"layer_range": ("squeeze", "(")}, "ValueError: .*'\\(', but no layer .*'features'"),
+        (make_encoder(), "m.txt", {"splines": "ortho"}, "TypeError: .*unexpected keyword argument 'splines'"),
         (make_encoder(), "away/m.dot", {}, "FileNotFoundError: .*away' of to_file does not exist; create it"),
     ],
-    ids=["unbuilt", "no model", "format", "rankdir", "dpi", "folder"],
+    ids=["unbuilt", "no model", "format", "rankdir", "dpi", "range", "order", "name", "pattern", "splines", "folder"],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, model, name, arguments, expected):
     """Each error says what is wrong and what to do."""

@@ -1,0 +1,166 @@
+"""Descriptions of Keras 2.1 and what they are in Keras 3, in both directions.
+
+Keras 2.1 wrote ``{"class_name": ..., "config": ...}`` and nothing else, a Sequential model as a list of layers,
+a functional one as the class ``Model`` whose nodes are lists ``[layer, node, tensor, arguments]``, and functions
+as their names (keras 2.1.6, ``engine/topology.py`` and ``models.py``).
+"""
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+# What Keras 2.1 stored beside a Lambda layer's function and Keras 3 does not take.
+_OLD_LAMBDA_KEYS = (
+    "batch_input_shape",
+    "function_type",
+    "module",
+    "output_shape_type",
+    "output_shape_module",
+)
+
+# Where a model's configuration lists its tensors.
+_ENDS = ("input_layers", "output_layers")
+
+# Where Keras 3 takes the description of a function, but not its name.
+_FUNCTION_KEYS = ("function", "fn")
+
+
+def modern(node: Mapping[str, Any], factory: Any) -> Any:
+    """Return the configuration of a description, in which what Keras 2.1 wrote is as Keras 3 wants it.
+
+    Parameters
+    ----------
+    node : mapping
+        The description. One with ``module`` was written by Keras 3, and its configuration is returned as it is.
+    factory : class or function
+        What the description's class name means.
+    """
+    config = node["config"]
+    if "module" in node or not inspect.isclass(factory):
+        return config
+    if issubclass(factory, import_module("keras").Sequential):
+        return _modern_sequential(node)
+    if not isinstance(config, dict):
+        return config
+    return {key: _modern_function(key, value) for key, value in _modern_values(config, factory).items()}
+
+
+def _modern_values(config: dict[str, Any], factory: type) -> dict[str, Any]:
+    keras = import_module("keras")
+    if issubclass(factory, keras.optimizers.Optimizer):
+        config = {("learning_rate" if key == "lr" else key): value for key, value in config.items()}
+        return {key: value for key, value in config.items() if (key, value) != ("decay", 0.0)}
+    if issubclass(factory, keras.Model):
+        return {key: _modern_ends(value) if key in _ENDS else value for key, value in config.items()}
+    if issubclass(factory, keras.layers.Lambda):
+        return _modern_lambda(config)
+    if issubclass(factory, keras.layers.Layer) and not issubclass(factory, keras.layers.InputLayer):
+        return {key: value for key, value in config.items() if key != "batch_input_shape"}
+    return config
+
+
+def _modern_ends(tensors: Any) -> Any:
+    # A single input or output was a list of one, which to Keras 3 is a model that takes or gives lists.
+    is_single = isinstance(tensors, list) and len(tensors) == 1 and isinstance(tensors[0], list)
+    return tensors[0] if is_single else tensors
+
+
+def _modern_lambda(config: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(config.get("function"), list):
+        msg = "a Lambda layer with byte code of Keras 2 cannot be read; write its function as a layer"
+        raise ValueError(msg)
+    return {key: value for key, value in config.items() if key not in _OLD_LAMBDA_KEYS}
+
+
+def _modern_function(key: str, value: Any) -> Any:
+    if key not in _FUNCTION_KEYS or not isinstance(value, str):
+        return value
+    return {"module": "builtins", "class_name": "function", "config": value, "registered_name": "function"}
+
+
+def _modern_sequential(node: Mapping[str, Any]) -> Any:
+    config = node["config"]
+    config = {"layers": config} if isinstance(config, list) else config
+    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
+        msg = f"the configuration of a Sequential model must be a list of layers, but is a {type(config).__name__}"
+        raise ValueError(msg)
+    layers = list(config["layers"])
+    first = layers[0].get("config") if layers and isinstance(layers[0], dict) else None
+    shape = first.get("batch_input_shape") if isinstance(first, dict) else None
+    if isinstance(first, dict) and shape is not None and layers[0].get("class_name") != "InputLayer":
+        dtype = first.get("dtype", "float32")
+        layers.insert(0, {"class_name": "InputLayer", "config": {"batch_shape": shape, "dtype": dtype}})
+    return {"name": node.get("name"), **config, "layers": layers}  # a layer of a model has its name beside it
+
+
+def as_keras_2(value: Any) -> Any:
+    """Return a description of Keras 3 in the form of Keras 2.1.
+
+    Raises
+    ------
+    ValueError
+        If a part has no form there: operations that are not layers, layers that are called with anything but
+        tensors or a list of them, models whose inputs or outputs have names.
+    """
+    if isinstance(value, list | tuple):
+        items = [as_keras_2(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("class_name"), str) and "config" in value:
+        return _old_description(value)
+    return {key: as_keras_2(item) for key, item in value.items()}
+
+
+def _old_description(node: Mapping[str, Any]) -> Any:
+    name, module, config = node["class_name"], node.get("module") or "", node["config"]
+    if name == "function":
+        return config
+    if "DTypePolicy" in name and module in ("keras", "keras.dtype_policies") and "name" in config:
+        return config["name"]
+    if name.startswith("__"):
+        return node
+    if module.startswith("keras.src.ops."):
+        raise _no_form(f"the operation {name} ({node.get('name')})")
+    beside = {key: node[key] for key in ("name", "inbound_nodes") if key in node}
+    if "inbound_nodes" in beside:
+        beside["inbound_nodes"] = [_old_node(each, str(node.get("name"))) for each in beside["inbound_nodes"]]
+    old_name = "Model" if name == "Functional" else node.get("registered_name") or name
+    return {"class_name": old_name, "config": _old_values(name, module, config), **beside}
+
+
+def _old_values(name: str, module: str, config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    if name == "Sequential":
+        return [as_keras_2(layer) for layer in config["layers"]]
+    ends = {key: _old_ends(config[key]) for key in _ENDS if key in config and "layers" in config}
+    config = {**as_keras_2(config), **ends}
+    renamed = {"batch_shape": "batch_input_shape"} if name == "InputLayer" else {}
+    if module == "keras.optimizers":
+        renamed = {"learning_rate": "lr"}
+    return {renamed.get(key, key): item for key, item in config.items()}
+
+
+def _old_ends(tensors: Any) -> Any:
+    if isinstance(tensors, dict):
+        raise _no_form("a model whose inputs or outputs have names")
+    is_single = bool(tensors) and isinstance(tensors[0], str)
+    return [list(tensors)] if is_single else [list(tensor) for tensor in tensors]
+
+
+def _old_node(node: Any, layer: str) -> list[Any]:
+    arguments, keywords = node["args"], node["kwargs"]
+    tensors = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list | tuple) else arguments
+    if len(arguments) != 1 or not all(map(_is_tensor, tensors)) or any(map(_is_tensor, keywords.values())):
+        raise _no_form(f"the way in which the layer {layer!r} is called, with more than a tensor or a list of tensors,")
+    return [[*tensor["config"]["keras_history"], as_keras_2(keywords)] for tensor in tensors]
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+
+
+def _no_form(what: str) -> ValueError:
+    return ValueError(f"{what} has no form in the format of Keras 2.1; write it with keras_version=3")

@@ -1,0 +1,362 @@
+"""The format of Keras 2.1 is read, and written so that it can be read."""
+
+import copy
+import inspect
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kflow.core.objects import CustomObjectScope
+from kflow.core.serialization import deserialize_keras_object, serialize_keras_object
+
+
+def twice(x: Any) -> Any:
+    return 2 * x
+
+
+class Affine(keras.layers.Layer):
+    """Applies a function, then adds a constant."""
+
+    def __init__(self, shift: float = 0.0, function: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shift = shift
+        self.function = keras.activations.get(function)
+
+    def call(self, x: Any) -> Any:
+        """Apply and add."""
+        return self.function(x) + self.shift
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constant and the function's name too."""
+        function = keras.activations.serialize(self.function)
+        return {**super().get_config(), "shift": self.shift, "function": function}
+
+
+def old(class_name: str, **config: Any) -> dict[str, Any]:
+    """A description as Keras 2.1 wrote it."""
+    return {"class_name": class_name, "config": config}
+
+
+def old_dense(name: str, units: int, **config: Any) -> dict[str, Any]:
+    """A Dense layer as Keras 2.1.3 wrote it."""
+    initializer = old("VarianceScaling", scale=1.0, mode="fan_avg", distribution="uniform", seed=None)
+    return old(
+        "Dense",
+        name=name,
+        trainable=True,
+        units=units,
+        activation="relu",
+        use_bias=True,
+        kernel_initializer=initializer,
+        bias_initializer=old("Zeros"),
+        kernel_regularizer=old("L1L2", l1=0.0, l2=0.25),
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=old("MaxNorm", max_value=2, axis=0),
+        bias_constraint=None,
+        **config,
+    )
+
+
+def test_a_sequential_model_of_keras_2() -> None:
+    """A bare list of layers, the first of which has the input's shape, becomes a built model."""
+    description = {
+        "class_name": "Sequential",
+        "config": [
+            old_dense("first", 4, batch_input_shape=[None, 3], dtype="float32"),
+            old("Dropout", name="drop", trainable=True, rate=0.5, noise_shape=None, seed=None),
+            old_dense("second", 2),
+        ],
+    }
+
+    model = deserialize_keras_object(description, printable_module_name="layer")
+
+    assert [layer.name for layer in model.layers] == ["first", "drop", "second"]
+    assert model.input_shape == (None, 3)
+    assert model.count_params() == (3 * 4 + 4) + (4 * 2 + 2)
+    assert isinstance(model.layers[0].kernel_regularizer, keras.regularizers.L1L2)
+    assert float(model.layers[0].kernel_regularizer.l2) == 0.25
+    assert isinstance(model.layers[2].kernel_constraint, keras.constraints.MaxNorm)
+
+
+def test_a_functional_model_of_keras_2() -> None:
+    """The class Model with layers, nodes and outputs becomes a working model; wrapped layers are read too."""
+    shape = {"batch_input_shape": [None, 5, 3], "dtype": "float32", "sparse": False, "name": "x"}
+    description = old(
+        "Model",
+        name="net",
+        layers=[
+            {"name": "x", **old("InputLayer", **shape), "inbound_nodes": []},
+            {
+                "name": "each",
+                **old("TimeDistributed", name="each", trainable=True, layer=old_dense("inner", 4)),
+                "inbound_nodes": [[["x", 0, 0, {}]]],
+            },
+            {
+                "name": "own",
+                **old("Affine", name="own", shift=1.0, function="twice"),
+                "inbound_nodes": [[["each", 0, 0, {}]]],
+            },
+        ],
+        input_layers=[["x", 0, 0]],
+        output_layers=[["own", 0, 0]],
+    )
+
+    model = deserialize_keras_object(description, custom_objects={"Affine": Affine, "twice": twice})
+    x = np.ones((2, 5, 3), np.float32)
+    kernel, bias = model.get_weights()
+
+    expected = 2 * np.maximum(x @ kernel + bias, 0) + 1
+    np.testing.assert_allclose(model(x), expected, rtol=1e-6)
+
+
+def test_an_optimizer_of_keras_2() -> None:
+    """The learning rate was called lr."""
+    description = old("SGD", lr=0.25, momentum=0.5, decay=0.0, nesterov=True)
+
+    optimizer = deserialize_keras_object(description)
+
+    assert float(optimizer.learning_rate) == 0.25
+    assert (optimizer.momentum, optimizer.nesterov) == (0.5, True)
+
+
+def test_a_lambda_layer_of_keras_2_with_a_named_function() -> None:
+    """A named function is found among the custom objects."""
+    description = old(
+        "Lambda",
+        name="l",
+        function="twice",
+        function_type="function",
+        output_shape=None,
+        output_shape_type="raw",
+        arguments={},
+    )
+
+    layer = deserialize_keras_object(description, custom_objects={"twice": twice})
+
+    assert float(layer(np.float32(4))) == 8.0
+
+
+@pytest.mark.parametrize("module_objects", [None, vars(keras.layers)])
+def test_lambdas_of_keras_2_are_refused(module_objects: Any) -> None:
+    """The byte code of another Python cannot be read at all."""
+    description = old("Lambda", function=["4wEAAAABAAAA\n", None, None], function_type="lambda")
+
+    with pytest.raises(ValueError, match="byte code of Keras 2 cannot be read"):
+        deserialize_keras_object(description, module_objects, safe_mode=False)
+
+
+def test_the_description_is_not_changed() -> None:
+    """Reading leaves the caller's dictionary as it was, in both formats."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    descriptions = [
+        serialize_keras_object(model),
+        {"class_name": "Sequential", "config": [old_dense("first", 4, batch_input_shape=[None, 3])]},
+        old("SGD", lr=0.25, decay=0.0),
+    ]
+    before = copy.deepcopy(descriptions)
+
+    for description in descriptions:
+        deserialize_keras_object(description)
+
+    assert descriptions == before
+
+
+def keys_of_descriptions(value: Any) -> set[str]:
+    """All keys beside class_name in what has a class_name."""
+    if isinstance(value, list):
+        return set().union(*map(keys_of_descriptions, value))
+    if not isinstance(value, dict):
+        return set()
+    own = value.keys() - {"class_name"} if "class_name" in value else set()
+    return own.union(*map(keys_of_descriptions, value.values()))
+
+
+def written(instance: Any) -> Any:
+    """The description in Keras 2.1's format, after it was stored as JSON text."""
+    return json.loads(json.dumps(serialize_keras_object(instance, keras_version=2)))
+
+
+def simple_objects() -> list[Any]:
+    """One of each stateless class of Keras that needs no argument, and some layers."""
+    return [
+        getattr(getattr(keras, module), name)()
+        for module in ("optimizers", "losses", "metrics", "initializers", "regularizers", "constraints")
+        for name, value in sorted(vars(getattr(keras, module)).items())
+        if inspect.isclass(value)
+        and name == value.__name__
+        and name not in ("Optimizer", "Loss", "Metric", "Initializer", "Regularizer", "Constraint", "STFT")
+        and all(
+            parameter.default is not inspect.Parameter.empty or parameter.kind is inspect.Parameter.VAR_KEYWORD
+            for parameter in inspect.signature(value).parameters.values()
+        )
+    ] + [
+        keras.layers.Dense(3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.5)),
+        keras.layers.Conv2D(4, (3, 2), strides=2, padding="same", kernel_constraint="max_norm"),
+        keras.layers.Bidirectional(keras.layers.LSTM(3)),
+        keras.layers.BatchNormalization(momentum=0.5),
+        keras.layers.InputLayer(shape=(2, 3), batch_size=4),
+        keras.layers.Dense(2, dtype="mixed_float16"),
+        keras.layers.Lambda(keras.activations.gelu),
+        keras.metrics.MeanMetricWrapper(keras.losses.mean_squared_error),
+        keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5), momentum=0.5),
+    ]
+
+
+def noun_of(instance: Any) -> str:
+    """What a reader is told to expect, which tells apart losses, metrics and initializers of the same name."""
+    kinds = ("Loss", "Metric", "Initializer")
+    return next((name.lower() for name in kinds if isinstance(instance, getattr(keras, name))), "object")
+
+
+def test_what_is_written_in_the_old_format_is_read_back() -> None:
+    """Objects of every kind come back with an equal configuration, and only the two keys are written."""
+    instances = simple_objects()
+
+    descriptions = [written(instance) for instance in instances]
+    restored = [
+        deserialize_keras_object(description, printable_module_name=noun_of(instance))
+        for description, instance in zip(descriptions, instances, strict=True)
+    ]
+
+    assert len(instances) > 90
+    assert [type(each) for each in restored] == [type(each) for each in instances]
+    assert [each.get_config() for each in restored] == [each.get_config() for each in instances]
+    assert keys_of_descriptions(descriptions) == {"config"}
+
+
+def test_the_old_format_of_a_layer() -> None:
+    """The description is what Keras 2.1 wrote of the parts that it had: names, and nested descriptions."""
+    layer = keras.layers.Dense(3, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.5), name="d")
+
+    description = written(layer)
+
+    assert description["class_name"] == "Dense"
+    assert description["config"].items() >= {"name": "d", "units": 3, "activation": "tanh", "dtype": "float32"}.items()
+    assert description["config"]["kernel_regularizer"] == {"class_name": "L2", "config": {"l2": 0.5}}
+    assert description["config"]["bias_initializer"] == {"class_name": "Zeros", "config": {}}
+
+
+def test_the_old_format_of_an_optimizer_and_a_function() -> None:
+    """The learning rate is lr, and a function is its name."""
+    assert written(keras.optimizers.SGD(0.25))["config"]["lr"] == 0.25
+    assert written(keras.activations.relu) == "relu"
+
+
+def test_the_old_format_of_a_sequential_model() -> None:
+    """A Sequential model is a list of layers, and comes back with the same shapes and results."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="relu"), Affine(1.0, twice)])
+    description = written(model)
+
+    restored = deserialize_keras_object(description, custom_objects={"Affine": Affine, "twice": twice})
+    restored.set_weights(model.get_weights())
+
+    assert description.keys() == {"class_name", "config"}
+    assert [layer["class_name"] for layer in description["config"]] == ["InputLayer", "Dense", "Affine"]
+    assert description["config"][0]["config"]["batch_input_shape"] == [None, 3]
+    assert description["config"][2]["config"]["function"] == "twice"
+    np.testing.assert_array_equal(restored(np.ones((2, 3))), model(np.ones((2, 3))))
+
+
+def branched_model() -> keras.Model:
+    """Two inputs, a shared layer, a nested model with a name, two outputs."""
+    first, second = keras.Input((3,), name="first"), keras.Input((3,), name="second")
+    shared = keras.layers.Dense(3, name="shared")
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="inner")
+    total = keras.layers.Add(name="total")([shared(first), shared(second)])
+    return keras.Model([first, second], [inner(total), keras.layers.Dropout(0.5, name="drop")(total)])
+
+
+def test_the_old_format_of_a_functional_model() -> None:
+    """The nodes of a Model are lists, and the graph comes back with its shared layer and its nested model."""
+    model = branched_model()
+    description = written(model)
+
+    restored = deserialize_keras_object(description)
+    restored.set_weights(model.get_weights())
+
+    nodes = {layer["name"]: layer["inbound_nodes"] for layer in description["config"]["layers"]}
+    assert description["class_name"] == "Model"
+    assert description["config"]["input_layers"] == [["first", 0, 0], ["second", 0, 0]]
+    assert nodes["shared"] == [[["first", 0, 0, {}]], [["second", 0, 0, {}]]]
+    assert nodes["total"] == [[["shared", 0, 0, {}], ["shared", 1, 0, {}]]]
+    assert [layer.name for layer in restored.layers] == [layer.name for layer in model.layers]
+    x = [np.ones((2, 3)), np.full((2, 3), 2.0)]
+    for ours, theirs in zip(restored(x), model(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_single_input_and_output_stay_single() -> None:
+    """What Keras 2.1 wrote as a list of one is read as one tensor."""
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2, name="y")(x))
+    description = written(model)
+
+    restored = deserialize_keras_object(description)
+
+    assert description["config"]["output_layers"] == [["y", 0, 0]]
+    assert restored.output_shape == (None, 2)
+
+
+def test_registered_classes_are_written_by_their_registered_names() -> None:
+    """The old format has no place but class_name for the name under which a class is found."""
+    with CustomObjectScope():
+        keras.saving.register_keras_serializable("house", "shifted")(Affine)
+        description = written(Affine(2.5, "relu"))
+        restored = deserialize_keras_object(description)
+
+    assert description["class_name"] == "house>shifted"
+    assert (type(restored), restored.shift) == (Affine, 2.5)
+
+
+def named_ends() -> keras.Model:
+    x = keras.Input((3,), name="x")
+    return keras.Model({"x": x}, keras.layers.Dense(2)(x))
+
+
+def operation() -> keras.Model:
+    x = keras.Input((3,))
+    return keras.Model(x, keras.ops.square(x))
+
+
+def two_arguments() -> keras.Model:
+    x = keras.Input((3, 2))
+    return keras.Model(x, keras.layers.MultiHeadAttention(1, 2, name="mha")(x, x))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (named_ends, "a model whose inputs or outputs have names has no form in the format of Keras 2.1"),
+        (operation, r"the operation Square \(square\w*\) has no form"),
+        (two_arguments, "the way in which the layer 'mha' is called, .* has no form .*keras_version=3"),
+    ],
+)
+def test_what_has_no_form_in_the_old_format(build: Any, message: str) -> None:
+    """What Keras 2.1 could not say is an error, not something else."""
+    with pytest.raises(ValueError, match=message):
+        serialize_keras_object(build(), keras_version=2)
+
+
+def test_a_class_whose_name_is_that_of_another_kind_is_found_by_its_key() -> None:
+    """Identity is a layer and an initializer; the key says which one a description without a module means."""
+    description = old("Dense", units=2, kernel_initializer=old("Identity", gain=3.0))
+    description = old("TimeDistributed", layer=description)
+
+    wrapper = deserialize_keras_object(description)
+    layer = deserialize_keras_object(old("Sequential", name="s", layers=[old("Identity")])).layers[0]
+
+    assert isinstance(wrapper.layer.kernel_initializer, keras.initializers.Identity)
+    assert wrapper.layer.kernel_initializer.gain == 3.0
+    assert isinstance(layer, keras.layers.Identity)
+
+
+@pytest.mark.parametrize("keras_version", [1, "2.1", None])
+def test_other_versions_are_refused(keras_version: Any) -> None:
+    """There are two formats."""
+    with pytest.raises(ValueError, match=r"keras_version is .*, but must be 2 or 3"):
+        serialize_keras_object(keras.layers.Dense(1), keras_version=keras_version)
