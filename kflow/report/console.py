@@ -66,6 +66,8 @@ class Console:
     # --- while a step runs -----------------------------------------------------------------------------
 
     def _progress(self, step: str, data: Mapping[str, Any]) -> None:
+        if data["event"] == "retry":
+            self._line(f"    {data['text']}")
         if data["event"] not in {"download", "batch", "epoch"}:
             return  # a kind of somebody else's may tell more than there are words for here
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":

@@ -28,7 +28,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step is this far; ``data['event']`` is download, batch or epoch."""
+    """A step is this far; ``data['event']`` is download, retry, batch or epoch."""
 
     step: str
     data: Mapping[str, Any]
