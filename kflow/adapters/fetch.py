@@ -39,7 +39,7 @@ Seconds = Annotated[Float, Field(gt=0)]
 
 
 class Timeouts(BaseModel):
-    """How long to wait, in seconds."""
+    """The seconds that a download may take, part by part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
