@@ -1,7 +1,7 @@
 # One command per purpose; each does its own set-up. `make` alone lists them.
 # Every path is relative, so that a clone in a folder with blanks in its name works.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types check schema lock data bench container-check wheel-check clean
+.PHONY: help setup run test hostile lint types check schema docs lock data bench container-check wheel-check clean
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -29,6 +29,9 @@ run: .venv/run.stamp  ## run the main example on real data
 test: .venv/dev.stamp  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+hostile: .venv/dev.stamp  ## what kflow, Keras and pooch make of faulty servers and hostile archives (minutes)
+	$(BIN)/python -m tests.hostile.table
+
 lint: .venv/dev.stamp  ## check style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +45,10 @@ schema: .venv/dev.stamp  ## write what is generated anew: schemas and the names 
 	$(BIN)/kflow schema > schemas/workflow.schema.json
 	$(BIN)/kflow schema --record > schemas/run-record.schema.json
 
-check: lint types test  ## all that CI checks
+docs: .venv/dev.stamp  ## write the documentation as a site to site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: lint types docs test  ## all that CI checks
 	$(BIN)/kflow schema | diff - schemas/workflow.schema.json
 	$(BIN)/kflow schema --record | diff - schemas/run-record.schema.json
 
@@ -56,8 +62,9 @@ lock: .venv/dev.stamp  ## resolve the dependencies anew
 data: .venv/run.stamp  ## make the data of workflows/fashion_mnist.yaml (a download of 31 MB)
 	test -f workflows/data/fashion-mnist.h5 || $(BIN)/python workflows/data/make_fashion_mnist.py
 
-bench: .venv/dev.stamp  ## measure the start-up against bare Python
+bench: .venv/dev.stamp  ## measure the start-up against bare Python, and the core against its limits and neighbours
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/core.py
 
 wheel-check: .venv/dev.stamp  ## build the wheel and use it in an environment of its own
 	bash .ci/check-wheel
@@ -66,4 +73,4 @@ container-check:  ## build the Dockerfile without an engine and use the image (r
 	bash .ci/check-container
 
 clean:  ## remove the environment, the store and all results
-	rm -rf .venv .kflow workflows/results build dist *.egg-info
+	rm -rf .venv .kflow workflows/results build dist site *.egg-info

@@ -1,6 +1,6 @@
 """The utility core against its limits and its neighbours: ratios of medians, side by side in one run.
 
-    .venv/bin/python benchmarks/core.py [arrays | files | archives | hdf5 ...] [--rounds N]
+    .venv/bin/python benchmarks/core.py [PART ...] [--rounds N]
 
 Each part is a module beside this file with one function, ``report(rounds)``; without a name all are run.
 """
@@ -10,7 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
-PARTS = ("arrays", "files", "archives", "hdf5")
+PARTS = ("arrays", "files", "archives", "hdf5", "sequences", "parallel")
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from kflow.adapters.feeding import Arrays, batches, check_rows, open_arrays
-from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
+from kflow.adapters.feeding import Arrays, check_rows, open_arrays
+from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, divide, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.calls import Loss, Metric, check_call, custom_names
 from kflow.spec.facts import Fact
@@ -58,7 +58,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
         """Check names and numbers of rows."""
         fact = check_objects(exam, self.model, self.objects)
         check_rows(exam, x=self.x, y=self.y, sample_weight=self.sample_weight)
-        check_gpus(exam, self.gpus)
+        check_gpus(exam, self.gpus, self.batch_size)
         self._check_names(exam)
         if fact and fact.is_compiled is False and self.loss is None:
             exam.problem("the model has not been trained, so it has no loss; give one with 'loss:'", "model")
@@ -82,9 +82,10 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
         with keras_session(context, self.objects) as custom:
             model: Any = context.open(self.model)
             self._compile(model, custom)
-            parts = (self.x, self.y) if self.sample_weight is None else (self.x, self.y, self.sample_weight)
-            nest = tuple(open_arrays(context, part) for part in parts)
-            metrics = model.evaluate(batches(nest, self.batch_size), return_dict=True, verbose=0)
+            x, y, weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
+            metrics = divide(model, context.gpus).evaluate(
+                x, y, sample_weight=weight, batch_size=self.batch_size, return_dict=True, verbose=0
+            )
         self._compare(metrics)
         return self.Outputs(metrics=metrics)
 

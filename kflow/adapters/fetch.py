@@ -8,17 +8,44 @@
 A file on this machine stays where it is; one from a network is downloaded into the store. With
 ``extract: true`` the origin is a tar or zip archive, and ``member`` names the file inside it to hand on.
 
+    faces:
+      kind: fetch
+      origin: https://example.org/faces.h5
+      file_hash: sha256:5d2c4f...     # with mirrors, it says that all bring the same bytes
+      mirrors: [https://mirror.example.org/faces.h5]
+      max_size: 2000000000
+      timeouts: {connect: 10, read: 30, total: 3600}
+
+A server that fails or stalls is asked again, and a mirror at once. With ``KFLOW_OFFLINE=1`` in the environment no
+network is asked.
+
 Outputs: ``file``.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
+from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact, FileFact
-from kflow.spec.types import Bool, Digest, File, Origin
+from kflow.spec.types import Bool, Digest, File, Float, Origin, PositiveInt
+
+if TYPE_CHECKING:
+    from kflow.core.files import Retry
+
+Seconds = Annotated[Float, Field(gt=0)]
+
+
+class Timeouts(BaseModel):
+    """The seconds that a download may take, part by part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connect: Seconds = Field(default=30.0, description="Seconds to wait for a connection.")
+    read: Seconds = Field(default=30.0, description="Seconds to wait for the headers, and for each part of the body.")
+    total: Seconds = Field(default=86400.0, description="Seconds for everything together, all tries included.")
 
 
 class Fetch(StepSpec, kind="fetch", version=1):
@@ -30,6 +57,16 @@ class Fetch(StepSpec, kind="fetch", version=1):
     file_hash: Digest | None = Field(default=None, description="The digest that the file must have.")
     fname: str | None = Field(
         default=None, pattern=r"^[^/\\\x00]+$", description="The name to give a downloaded file; default from the URL."
+    )
+    # What brings the same bytes by another way, or gives up sooner, does not change the result.
+    mirrors: Annotated[tuple[Origin, ...], NotFingerprinted()] = Field(
+        default=(), description="Further URLs of the same bytes, tried when the origin fails."
+    )
+    max_size: Annotated[PositiveInt, NotFingerprinted()] = Field(
+        default=20 * 2**30, description="The most bytes to accept."
+    )
+    timeouts: Annotated[Timeouts, NotFingerprinted()] = Field(
+        default=Timeouts(), description="How long to wait, in seconds."
     )
     extract: Bool = Field(default=False, description="Whether the file is an archive to take `member` from.")
     member: str | None = Field(default=None, description="The file inside the archive to hand on.")
@@ -43,8 +80,9 @@ class Fetch(StepSpec, kind="fetch", version=1):
         """Verify a file that is here already."""
         if self.extract != (self.member is not None):
             exam.problem("'extract: true' and 'member' belong together: the archive, and the file to take out of it")
+        self._check_mirrors(exam)
         if self.origin.is_remote:
-            self._check_url(exam)
+            self._check_url(exam, self.origin, "origin")
             return {}
         path = exam.look.resolve(self.origin.local_path)
         if not path.is_file():
@@ -52,13 +90,26 @@ class Fetch(StepSpec, kind="fetch", version=1):
         self._verify(exam)
         return {} if self.extract else {"file": FileFact(str(path))}
 
-    def _check_url(self, exam: Examination) -> None:
+    def _check_mirrors(self, exam: Examination) -> None:
+        if self.mirrors and not self.origin.is_remote:
+            exam.problem(
+                "a file on this machine needs no mirrors; remove them, or make one of them the origin", "mirrors"
+            )
+        elif self.mirrors and self.file_hash is None:
+            exam.problem("mirrors need a 'file_hash', which says that they bring the same bytes", "mirrors")
+        for index, mirror in enumerate(self.mirrors):
+            if mirror.is_remote:
+                self._check_url(exam, mirror, "mirrors", index)
+            else:
+                exam.problem("a mirror must be an http or https URL", "mirrors", index)
+
+    def _check_url(self, exam: Examination, url: str, *path: str | int) -> None:
         from kflow.core.urls import check_url
 
         try:
-            check_url(self.origin)
+            check_url(url)
         except ValueError as error:
-            exam.problem(str(error), "origin")
+            exam.problem(str(error), *path)
 
     def _verify(self, exam: Examination) -> None:
         if self.file_hash is None:
@@ -89,6 +140,9 @@ class Fetch(StepSpec, kind="fetch", version=1):
         def progress(done: int, total: int | None) -> None:
             context.report({"event": "download", "done": done, "total": total})
 
+        def retry(told: "Retry") -> None:
+            context.report({"event": "retry", "text": str(told)})
+
         return Path(
             get_file(
                 name,
@@ -97,6 +151,10 @@ class Fetch(StepSpec, kind="fetch", version=1):
                 cache_dir=str(context.workdir),
                 cache_subdir="",
                 progress=progress,
+                on_retry=retry,
+                mirrors=self.mirrors,
+                max_size=self.max_size,
+                timeout=self.timeouts.model_dump(),
             )
         )
 

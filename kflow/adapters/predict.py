@@ -16,8 +16,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from kflow.adapters.feeding import Arrays, batches, open_arrays
-from kflow.adapters.session import ObjectsField, check_gpus, check_objects, keras_session
+from kflow.adapters.feeding import Arrays, open_arrays
+from kflow.adapters.session import ObjectsField, check_gpus, check_objects, divide, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import ArrayFact, Fact
 from kflow.spec.types import Array, Gpus, Model, OutputPath, PositiveInt
@@ -60,7 +60,7 @@ class Predict(StepSpec, kind="predict", version=1):
     def examine(self, exam: Examination) -> Mapping[str, Fact]:
         """Tell the shape of the result."""
         fact = check_objects(exam, self.model, self.objects)
-        check_gpus(exam, self.gpus)
+        check_gpus(exam, self.gpus, self.batch_size)
         x = exam.fact(self.x)
         if fact and fact.output_shape and isinstance(x, ArrayFact):
             return {"array": ArrayFact((x.rows, *fact.output_shape))}
@@ -70,8 +70,8 @@ class Predict(StepSpec, kind="predict", version=1):
         """Predict batch by batch."""
         with keras_session(context, self.objects):
             model: Any = context.open(self.model)
-            nest = (open_arrays(context, self.x),)
-            result = model.predict(batches(nest, self.batch_size), verbose=0)
+            divided = divide(model, context.gpus)
+            result = divided.predict(open_arrays(context, self.x), batch_size=self.batch_size, verbose=0)
         if isinstance(result, list | tuple | dict):
             message = f"the model has {len(result)} outputs; predict hands on one array"
             raise ValueError(message)

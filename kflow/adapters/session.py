@@ -79,13 +79,27 @@ def check_objects(exam: Examination, model: Reference, objects: object) -> Model
     return fact
 
 
-def check_gpus(exam: Examination, gpus: int | str) -> None:
-    """Report more GPUs than the machine has."""
-    if isinstance(gpus, int) and gpus > 0:
-        there = exam.look.count_gpus()
-        if gpus > there:
-            have = "none" if there == 0 else f"only {there}"
-            exam.problem(f"the step wants {gpus} GPU{'s' * (gpus > 1)}, and this machine has {have}", "gpus")
+def check_gpus(exam: Examination, gpus: int | str, batch_size: int) -> None:
+    """Report more GPUs than the machine has, or than a batch has rows."""
+    there = exam.look.count_gpus() if gpus else 0
+    count = there if gpus == "all" else int(gpus)
+    if count > there:
+        have = "none" if there == 0 else f"only {there}"
+        exam.problem(f"the step wants {count} GPU{'s' * (count > 1)}, and this machine has {have}", "gpus")
+    elif count > max(batch_size, 1):
+        exam.problem(f"a batch of {batch_size} cannot be divided among {count} GPUs; enlarge it", "batch_size")
+
+
+def divide(model: Any, gpus: int) -> Any:
+    """Divide a model among the GPUs of a step, compiled as it is; fewer than two need no dividing."""
+    if gpus < 2:
+        return model
+    from kflow.core.parallel import multi_gpu_model
+
+    divided = multi_gpu_model(model, gpus)
+    if model.compiled:
+        divided.compile_from_config(model.get_compile_config())
+    return divided
 
 
 def construct(call: Call, family: ModuleType, custom: Mapping[str, Any]) -> Any:

@@ -17,8 +17,9 @@
       gpus: 0                                         # a number, or all
 
 The rows are shuffled anew in each epoch, in an order that follows from the seed of the workflow. With two GPUs or
-more each batch is split over them (`kflow.core.multi_gpu_model`). A model with several inputs takes a list, or a
-mapping by input name, for ``x``; likewise ``y``.
+more each batch is divided among them, and the results are those of one, up to the rounding of float32; only dropout
+draws other masks (`kflow.core.multi_gpu_model`). A batch needs a row for each GPU, and pays with many. A model with
+several inputs takes a list, or a mapping by input name, for ``x``; likewise ``y``.
 
 Outputs: ``model`` (trained), ``history``.
 """
@@ -28,8 +29,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kflow.adapters.feeding import Arrays, batches, check_rows, count_rows, open_arrays
-from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, keras_session
+from kflow.adapters.feeding import Arrays, check_rows, open_arrays
+from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, divide, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.calls import Call, Callback, Loss, Metric, Optimizer, check_call, custom_names
 from kflow.spec.facts import ArrayFact, Fact, ModelFact
@@ -70,7 +71,9 @@ class Train(StepSpec, kind="train", version=1):
     weighted_metrics: tuple[Metric, ...] = Field(default=(), description="What to measure with sample weights.")
     epochs: PositiveInt = Field(default=1, description="How often to go through all rows.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
-    shuffle: Bool = Field(default=True, description="Whether to shuffle the rows anew in each epoch.")
+    shuffle: Bool | Literal["batch"] = Field(
+        default=True, description="Whether to shuffle the rows anew in each epoch; 'batch' shuffles whole batches."
+    )
     class_weight: dict[str, Float] | None = Field(
         default=None, description="A weight for each class, such as '0': 2.0."
     )
@@ -104,7 +107,7 @@ class Train(StepSpec, kind="train", version=1):
             if self.validation_split:
                 exam.problem("give validation_data or validation_split, not both", "validation_split")
         self._check_class_weight(exam)
-        check_gpus(exam, self.gpus)
+        check_gpus(exam, self.gpus, self.batch_size)
         if fact:
             self._check_shapes(exam, fact)
         shape, out = (fact.input_shape, fact.output_shape) if fact else (None, None)
@@ -161,29 +164,27 @@ class Train(StepSpec, kind="train", version=1):
         """Compile, fit, and give back the model with its history."""
         with keras_session(context, self.objects) as custom:
             model: Any = context.open(self.model)
-            trained = self._replicate(model, context.gpus)
+            trained = divide(model, context.gpus)
             self._compile(trained, custom)
-            training, validation = self._feeds(context)
+            x, y, sample_weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
             self._check_labels(context, model)
             history = trained.fit(
-                training,
-                validation_data=validation,
+                x,
+                y,
+                sample_weight=sample_weight,
+                validation_data=self._validation(context),
+                validation_split=self.validation_split or 0.0,
                 epochs=self.epochs,
+                batch_size=self.batch_size,
                 class_weight={int(name): weight for name, weight in (self.class_weight or {}).items()} or None,
-                callbacks=[*self._callbacks(custom), progress_callback(context, self.epochs, len(training))],
-                shuffle=False,  # the batches shuffle themselves, by seed and epoch
+                callbacks=[*self._callbacks(custom), progress_callback(context, self.epochs)],
+                shuffle=self.shuffle,
                 verbose=0,
             ).history
             if trained is not model:
                 self._compile(model, custom)
+                _hand_on_optimizer(trained, model)
             return self.Outputs(model=model, history=history)
-
-    def _replicate(self, model: Any, gpus: int) -> Any:
-        if gpus < 2:
-            return model
-        from kflow.core.devices import multi_gpu_model
-
-        return multi_gpu_model(model, gpus)
 
     def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
         import keras
@@ -224,25 +225,19 @@ class Train(StepSpec, kind="train", version=1):
         made = [construct(call, keras.callbacks, custom) for call in self.callbacks]
         return [callback() if isinstance(callback, type) else callback for callback in made]
 
-    def _feeds(self, context: StepContext) -> tuple[Any, Any]:
-        """Return the training and the validation batches."""
-        nest = _nest(context, self.x, self.y, self.sample_weight)
-        rows = count_rows(nest)
-        # As Keras: the last part of the rows, before any shuffling.
-        end = int(rows * (1 - self.validation_split)) if self.validation_split else rows
-        seed = context.seed if self.shuffle else None
-        training = batches(nest, self.batch_size, end=end, shuffle_seed=seed)
-        if self.validation_split:
-            return training, batches(nest, self.batch_size, start=end)
+    def _validation(self, context: StepContext) -> tuple[Any, ...] | None:
+        """Open the arrays to measure on after each epoch."""
         data = self.validation_data
         if data is None:
-            return training, None
-        return training, batches(_nest(context, data.x, data.y, data.sample_weight), self.batch_size)
+            return None
+        return tuple(open_arrays(context, part) for part in (data.x, data.y, data.sample_weight))
 
 
-def _nest(context: StepContext, x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
-    parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-    return tuple(open_arrays(context, part) for part in parts)
+def _hand_on_optimizer(trained: Any, model: Any) -> None:
+    """Give the model the state of the optimizer that trained its weights."""
+    model.optimizer.build(model.trainable_variables)
+    for own, learned in zip(model.optimizer.variables, trained.optimizer.variables, strict=True):
+        own.assign(learned)
 
 
 def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...], Call]]:
@@ -262,7 +257,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
-def progress_callback(context: StepContext, epochs: int, count: int) -> Any:
+def progress_callback(context: StepContext, epochs: int) -> Any:
     """Make a Keras callback that reports each epoch, and each tenth of a second between."""
     import time
 
@@ -285,7 +280,7 @@ def progress_callback(context: StepContext, epochs: int, count: int) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del epoch
-            self._report("epoch", count, logs)
+            self._report("epoch", self.params["steps"], logs)
 
         def _report(self, event: str, batch: int, logs: Any) -> None:
             context.report(
@@ -294,7 +289,7 @@ def progress_callback(context: StepContext, epochs: int, count: int) -> Any:
                     "epoch": self.epoch + 1,
                     "epochs": epochs,
                     "batch": batch,
-                    "batches": count,
+                    "batches": self.params["steps"],
                     "metrics": {name: float(value) for name, value in (logs or {}).items()},
                 }
             )

@@ -7,7 +7,7 @@ when a step that computes asks for them.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kflow.artifacts import ExternalFile, Saved, digest_file, digest_json
 
@@ -49,6 +49,8 @@ class Rows:
     operations: tuple[Mapping[str, Any], ...]
     raw: Any
     """The open source: anything that NumPy can index by rows."""
+    is_read_by_rows: ClassVar[bool] = True
+    """Tells `kflow.core.streaming` from an array in memory."""
 
     @classmethod
     def of(cls, source: Source, operations: tuple[Mapping[str, Any], ...] = ()) -> "Rows":
@@ -88,18 +90,22 @@ class Rows:
         """The number of rows, and the shape of one."""
         return (len(self), *self.sample.shape[1:])
 
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """The type of the entries."""
+        dtype: np.dtype[Any] = self.sample.dtype
+        return dtype
+
     def blocks(self) -> Iterator[tuple[int, "np.ndarray[Any, Any]"]]:
         """Yield all rows in blocks of bounded size, each with the number of its first row."""
         size = max(1, BLOCK_BYTES // max(1, self.sample.nbytes))
         for start in range(0, len(self), size):
             yield start, self[start : min(start + size, len(self))]
 
-    def in_memory(self, limit: int) -> "Rows":
-        """Return the same rows with the source read into memory, if it takes no more than `limit` bytes."""
-        import numpy as np
-
-        size = int(np.prod(self.raw.shape)) * np.dtype(self.raw.dtype).itemsize
-        return replace(self, raw=np.asarray(self.raw[:])) if size <= limit else self
+    def unpack(self, start: int, end: int, *, is_shuffled: bool) -> None:
+        """Make rows quick to read in any order; see `kflow.core.HDF5Matrix.unpack`."""
+        if self.source.dataset is not None:
+            self.raw.unpack(start, end, is_shuffled=is_shuffled)
 
     def describe(self) -> dict[str, Any]:
         """Return the form that is stored."""
@@ -135,7 +141,7 @@ def apply(operation: Mapping[str, Any], block: Any) -> Any:
     """
     import numpy as np
 
-    from kflow.core.arrays import normalize, to_categorical
+    from kflow.core import normalize, to_categorical
 
     match operation["do"]:
         case "scale":
@@ -143,7 +149,8 @@ def apply(operation: Mapping[str, Any], block: Any) -> Any:
             scaled = np.multiply(block, operation["scale"], dtype=dtype)
             return np.add(scaled, operation["offset"], out=scaled) if operation["offset"] else scaled
         case "one_hot":
-            return to_categorical(block, operation["num_classes"], dtype=operation["dtype"])
+            more = {name: operation[name] for name in ("classes", "label_smoothing") if name in operation}
+            return to_categorical(block, operation["num_classes"], operation["dtype"], **more)
         case "normalize":
             axis = operation["axis"]
             order = float("inf") if operation["order"] == "inf" else operation["order"]

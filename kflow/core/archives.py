@@ -1,41 +1,28 @@
 """Unpack tar and zip archives whole or not at all.
 
-An archive is unpacked by `kflow.core.members`, which trusts nothing that it says, into a temporary folder
-beside the place it is meant for. When all of it is on the disk, the folder, or each top-level entry of it,
-is renamed into place. What a killed process leaves is swept away by the next one.
+An archive is unpacked by `kflow.core.tars` or `kflow.core.zips`, which trust nothing that it says, into a
+temporary folder beside the place it is meant for. When all of it is on the disk, the folder, or each
+top-level entry of it, is renamed into place. What a killed process leaves is swept away by the next one.
 """
 
 import contextlib
-import ctypes
 import errno
-import fcntl
-import hashlib
 import os
-import re
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kflow.core.members import FORMATS, ArchiveError, Intake, unpack_members
+from kflow.core.marks import Extraction, forget, identity, recall, remember
+from kflow.core.members import ArchiveError, Intake, Limits, Tree, refuse
+from kflow.core.staging import locked, opened, short_name, staged, sync, sync_each
+from kflow.core.tars import is_tar, unpack_tar
+from kflow.core.zips import is_zip, unpack_zip
 
-__all__ = ["ArchiveError", "Extraction", "extract_archive", "merge_archive", "short_name", "sync"]
+__all__ = ["ArchiveError", "Extraction", "extract_archive", "is_merged", "merge_archive", "short_name", "sync"]
 
-MAX_BYTES = 100 * 2**30
-MAX_MEMBERS = 1_000_000
-MAX_RATIO = 1000
-_SYNC_ALL_FROM = 64  # files; from here one sync of the whole file system is quicker
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What one extraction put on the disk: where, from which format, how many members and bytes."""
-
-    destination: Path
-    archive_format: str
-    members: int
-    size: int
+FORMATS = ("tar", "zip")
+_RESERVED = (".lock", ".note", ".part", ".unpack", ".unpacked", ".verified")  # a cache's own hidden files
+MAX_BYTES, MAX_MEMBERS, MAX_RATIO = Limits.max_bytes, Limits.max_members, Limits.max_ratio
 
 
 def extract_archive(
@@ -81,6 +68,8 @@ def extract_archive(
         When `archive_format` is unknown.
     FileExistsError
         When `destination` exists.
+    OSError
+        When the disk is full or cannot be written; nothing is left behind.
 
     Notes
     -----
@@ -106,16 +95,16 @@ def extract_archive(
     if os.path.lexists(target):
         raise occupied
     target.parent.mkdir(parents=True, exist_ok=True)
-    intake = Intake(max_bytes, max_members, max_ratio)
-    with _staged(Path(path), target.parent, target.name, formats, intake) as (stage, found):
+    limits = Limits(max_bytes, max_members, max_ratio)
+    with _unpacked(Path(path), target.parent, target.name, formats, limits) as new:
         try:
-            stage.rename(target)
+            new.tree.rename(target)
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise occupied from None  # another process was quicker
             raise
     sync(target.parent)
-    return Extraction(target, found, intake.members, intake.size)
+    return new.placed(target)
 
 
 def merge_archive(
@@ -135,6 +124,9 @@ def merge_archive(
     into folder and file over file. Files that the archive does not hold are never touched. A process killed
     between two renames leaves whole files only, and the next call completes them.
 
+    A hidden mark beside the files says that all is done. While the archive and each file that came out of it
+    stay as they were, a further call reads only their sizes and times, and unpacks nothing.
+
     Parameters
     ----------
     path, archive_format, max_bytes, max_members, max_ratio
@@ -148,13 +140,16 @@ def merge_archive(
     Returns
     -------
     Extraction or None
-        What was written, or None when no format was asked for.
+        What was written, now or by an earlier call, or None when no format was asked for.
 
     Raises
     ------
     ArchiveError
         As `extract_archive`; also when `expect` is missing, or when a member would replace a link, the
-        archive itself, a folder by a file or a file by a folder. Nothing has been placed then.
+        archive itself, a folder by a file, a file by a folder, or a hidden file of the cache. Nothing has been
+        placed then.
+    OSError
+        As `extract_archive`.
 
     Examples
     --------
@@ -165,26 +160,59 @@ def merge_archive(
     >>> merge_archive(folder / "a.zip", folder).members
     1
     >>> sorted(entry.name for entry in folder.iterdir())
-    ['a.zip', 'x.txt']
+    ['.a.zip.unpacked', 'a.zip', 'x.txt']
     """
     formats = _formats(archive_format)
     if not formats:
         return None
-    source, base = Path(path), Path(folder)
-    intake = Intake(max_bytes, max_members, max_ratio)
-    with _staged(source, base, source.name, formats, intake) as (stage, found):
-        tops = sorted(entry.name for entry in stage.iterdir())
-        if expect is not None and expect not in tops:
-            shown = ", ".join(map(repr, tops[:5])) + (", ..." if len(tops) > 5 else "")
-            msg = f"it holds {shown} but no {expect!r}; ask for one of these names, or unpack it as it is"
-            raise ArchiveError(msg)
+    source, base, limits = Path(path), Path(folder), Limits(max_bytes, max_members, max_ratio)
+    if expect is None and (done := _recalled(source, base, formats, limits)):
+        return done
+    which = identity(source)
+    with _unpacked(source, base, source.name, formats, limits) as new, locked(base):
+        tops = sorted(entry.name for entry in new.tree.iterdir())
+        _check_tops(tops, expect)
         tops.sort(key=lambda name: name == expect)
-        moves = [move for name in tops for move in _moves(stage / name, base / name, source)]
-        for staged, place in moves:
-            staged.replace(place)
-        for changed in {place.parent for _, place in moves}:
-            sync(changed)
-    return Extraction(base, found, intake.members, intake.size)
+        moves = [move for name in tops for move in _moves(new.tree / name, base / name, source)]
+        forget(source, base)
+        for entry, place in moves:
+            entry.replace(place)
+        sync_each(sorted({place.parent for _, place in moves}))
+        done = new.placed(base)
+        remember(source, which, done, new.intake.paths(), new.stage)
+    return done
+
+
+def is_merged(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    archive_format: str | Sequence[str] | None = "auto",
+) -> bool:
+    """Say whether `merge_archive` would find everything done, reading only the state of the files.
+
+    That is so when an archive of one of the formats was unpacked there, it was not replaced since, and each of
+    its files has the size and the time that it was left with; or when no format is asked for.
+    """
+    formats = _formats(archive_format)
+    return not formats or _recalled(Path(path), Path(folder), formats, Limits()) is not None
+
+
+def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Limits) -> Extraction | None:
+    """Return a finished extraction that would have been allowed now as well."""
+    done = recall(archive, folder)
+    if done is None or done.archive_format not in formats:
+        return None
+    return done if done.members <= limits.max_members and done.size <= limits.max_bytes else None
+
+
+def _check_tops(tops: list[str], expect: str | None) -> None:
+    """Refuse top-level entries that lack the expected one, or that would pose as the cache's own files."""
+    for name in tops:
+        if name.startswith(".") and name.endswith(_RESERVED):
+            refuse(f"member {name!r} has the name of a file by which a cache keeps its state")
+    if expect is not None and expect not in tops:
+        shown = ", ".join(map(repr, tops[:5])) + (", ..." if len(tops) > 5 else "")
+        refuse(f"it holds {shown} but no {expect!r}; ask for one of these names, or unpack it as it is")
 
 
 def _moves(staged: Path, place: Path, archive: Path) -> Iterator[tuple[Path, Path]]:
@@ -193,8 +221,7 @@ def _moves(staged: Path, place: Path, archive: Path) -> Iterator[tuple[Path, Pat
         yield staged, place
         return
     if place.is_symlink() or place.samefile(archive) or staged.is_dir() != place.is_dir():
-        msg = f"it would replace {place}, which is a link, the archive or of another kind; move that away"
-        raise ArchiveError(msg)
+        refuse(f"it would replace {place}, which is a link, the archive or of another kind; move that away")
     if not staged.is_dir():
         yield staged, place
         return
@@ -213,87 +240,46 @@ def _formats(archive_format: str | Sequence[str] | None) -> tuple[str, ...]:
     return named
 
 
-def short_name(name: str) -> str:
-    """Return what stands for a file's name in the names of its hidden siblings, which are longer."""
-    return name if len(os.fsencode(name)) <= 200 else hashlib.sha256(os.fsencode(name)).hexdigest()
+@dataclass(frozen=True)
+class _New:
+    """An archive that is unpacked and on the disk, but not in place."""
+
+    stage: Path
+    tree: Path
+    archive_format: str
+    intake: Intake
+
+    def placed(self, destination: Path) -> Extraction:
+        return Extraction(destination, self.archive_format, self.intake.members, self.intake.size)
 
 
 @contextlib.contextmanager
-def _staged(
-    path: Path, parent: Path, name: str, formats: tuple[str, ...], intake: Intake
-) -> Iterator[tuple[Path, str]]:
-    """Unpack into a temporary folder of `parent`, give it and the format found, and remove what is left."""
-    stem = short_name(name)
-    _sweep(parent, stem)
-    with contextlib.ExitStack() as stack:
-        stage = _make_stage(parent, stem, stack)
-        try:
-            found = unpack_members(path, stage, formats, intake)
-            _sync_tree(stage)
-            yield stage, found
-        except ArchiveError as error:
-            msg = f"cannot extract {path}: {error}. Nothing was extracted."
-            raise ArchiveError(msg) from error.__cause__
-        except OSError as error:
-            if error.errno is not None and error.filename is None:
-                error.filename = str(parent)  # a full disk does not say which
-            raise
-
-
-def _make_stage(parent: Path, stem: str, stack: contextlib.ExitStack) -> Path:
-    """Make a locked temporary folder; the lock tells `_sweep` that its owner lives."""
-    while True:
-        stage = parent / f".{stem}.{secrets.token_hex(8)}.unpack"
-        stage.mkdir()
-        try:
-            descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # swept by another process before it was locked
-        stack.callback(os.close, descriptor)
-        stack.callback(shutil.rmtree, stage, ignore_errors=True)
-        with contextlib.suppress(OSError):  # no locks on this file system: nobody can sweep either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.path.lexists(stage):
-            return stage
-
-
-def _sweep(parent: Path, stem: str) -> None:
-    """Remove the temporary folders that killed extractions of this name left."""
-    pattern = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{16}}\.unpack")
-    for entry in [entry for entry in parent.iterdir() if pattern.fullmatch(entry.name)]:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Renamed first: were the lock a lie (NFS), its owner would fail, not publish half a folder.
-            doomed = entry.rename(parent / f".{stem}.{secrets.token_hex(8)}.unpack")
-            shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Bring all files and folders below to the disk, so that a rename never outruns the bytes."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs and sum(len(names) for _, _, names in os.walk(folder)) >= _SYNC_ALL_FROM:
-        with _descriptor(folder) as descriptor:
-            if syncfs(descriptor):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-        return
-    for base, _, names in os.walk(folder):
-        for name in names:
-            sync(Path(base, name))
-        sync(Path(base))
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    with _descriptor(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _descriptor(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)  # a link to a folder on a larger disk is as good
+def _unpacked(path: Path, parent: Path, name: str, formats: tuple[str, ...], limits: Limits) -> Iterator[_New]:
+    """Unpack into a temporary folder of `parent`, and remove what the caller leaves of it."""
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        found = _format_of(path, formats)
+        intake = Intake(limits, path.stat().st_size)
+        with staged(parent, name) as (stage, tree):
+            with opened(tree) as descriptor:
+                (unpack_tar if found == "tar" else unpack_zip)(path, Tree(descriptor), intake)
+            if not intake.members:
+                refuse("it holds no files")
+            sync_each([tree, *(f"{tree}/{path}" for path in intake.paths())])
+            yield _New(stage, tree, found, intake)
+    except ArchiveError as error:
+        msg = f"cannot extract {path}: {error}. Nothing was extracted."
+        raise ArchiveError(msg) from error.__cause__
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(parent)  # a full disk does not say which
+        raise
+
+
+def _format_of(path: Path, formats: tuple[str, ...]) -> str:
+    """Return the format of an archive, told by its first bytes."""
+    found = [name for name, is_it in (("tar", is_tar), ("zip", is_zip)) if is_it(path)]
+    if len(found) > 1:
+        refuse("it is a tar and a zip archive at once")
+    if not set(found) & set(formats):
+        refuse(f"it is not a {' or '.join(dict.fromkeys(formats))} archive")
+    return found[0]

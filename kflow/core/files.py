@@ -8,28 +8,33 @@ nothing becomes wrong where locks do not work, only slower.
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
-import re
-import secrets
-import shutil
 import stat
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from kflow.core.archives import ArchiveError, merge_archive, short_name, sync
-from kflow.core.digests import file_digest, new_hash, parse_digest
-from kflow.core.transport import MAX_PAUSE, DownloadError, Job, Progress, RetryError, local_path, receive, redact
+from kflow.core.archives import ArchiveError, is_merged, merge_archive
+from kflow.core.connections import Patience
+from kflow.core.digests import file_digest, parse_digest
+from kflow.core.downloads import HashMismatchError, Job, Progress, Retry, download
+from kflow.core.meter import metered
+from kflow.core.partials import beside
+from kflow.core.sidecars import is_noted, note_digest
+from kflow.core.transport import DownloadError, Origin
+from kflow.core.urls import local_path, redact
 
-__all__ = ["DownloadError", "HashMismatchError", "Progress", "file_digest", "get_file", "parse_digest", "redact"]
+__all__ = [
+    "DownloadError",
+    "HashMismatchError",
+    "Progress",
+    "Retry",
+    "file_digest",
+    "get_file",
+    "parse_digest",
+    "redact",
+]
 
 MAX_SIZE = 20 * 2**30
-
-
-class HashMismatchError(ValueError):
-    """Bytes that came whole but are not those that the digest describes."""
 
 
 def get_file(  # noqa: PLR0917  the order of Keras 2.1
@@ -44,8 +49,14 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     archive_format: str | Sequence[str] | None = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     *,
-    progress: Progress | None = None,
-    timeout: float = 30.0,
+    mirrors: Sequence[str | os.PathLike[str]] = (),
+    force_download: bool = False,
+    verify: bool = False,
+    offline: bool | None = None,
+    progress: Progress | bool | None = None,
+    on_retry: Callable[[Retry], None] | None = None,
+    timeout: float | Mapping[str, float] = 30.0,
+    min_speed: float = 1024.0,
     max_size: int = MAX_SIZE,
     retries: int = 4,
     backoff: float = 1.0,
@@ -69,25 +80,42 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     hash_algorithm : str, default 'auto'
         Any fixed-length algorithm of `hashlib`; ``'auto'`` goes by the prefix or length of the digest.
     extract : bool, default False
-        Unpack the file into the folder that holds it, each time, as `merge_archive` does.
+        Unpack the file into the folder that holds it, as `merge_archive` does; not again while neither it nor
+        what came out of it has changed.
     archive_format : str, list of str or None, default 'auto'
         ``'tar'``, ``'zip'``, a list of them, ``'auto'`` for both; ``None`` or ``[]`` unpacks nothing.
     cache_dir : path, optional
         The cache folder; by default ``$KERAS_HOME``, else ``~/.keras``. There is no other fall-back.
-    progress : callable, optional
+    mirrors : sequence of str or path, default ()
+        Further origins of the same bytes. When an origin fails, the next one is tried at once.
+    force_download : bool, default False
+        Fetch the file although it is there; the old one stays until the new one is right.
+    verify : bool, default False
+        Hash a cached file again. Without it, a file whose size, times and inode are those it had when it was
+        last found right (a hidden sidecar tells) is not read.
+    offline : bool, optional
+        Whether to ask no network: only cached files and local origins are good. By default, whether
+        ``$KFLOW_OFFLINE`` is set (to anything but ``0``, ``false``, ``no`` or ``off``).
+    progress : callable or bool, optional
         Called with the bytes done and the total (None where the server does not say), at most ten times a
-        second and once at the end.
-    timeout : float, default 30.0
-        Seconds to wait for a connection, for the headers, and for each read. A body that brings less than
-        1 KiB a second over that time is given up as well, and so is everything after 24 hours.
+        second and once at the end. By default a line on standard error when that is a terminal; True for a
+        line in any case, False for none.
+    on_retry : callable, optional
+        Called with a `Retry` before each further try. By default it is logged as a warning.
+    timeout : float or mapping, default 30.0
+        Seconds to wait for a connection, for the headers, and for each read; or a mapping with any of
+        ``'connect'`` and ``'read'`` (30) and ``'total'`` (86400), the time for everything together.
+    min_speed : float, default 1024
+        Bytes a second: a body that brings less over the read timeout is given up.
     max_size : int, default 20 GiB
         The most bytes to accept.
     retries : int, default 4
-        Further tries after statuses 408, 425, 429 and 5xx, connection errors and short bodies, and one after
-        a wrong digest.
+        Further tries of each origin after statuses 408, 425, 429 and 5xx, connection errors and short
+        bodies, and one after a wrong digest. They go on where the last one broke off if there is a digest and
+        the server names the version by a strong ETag.
     backoff : float, default 1.0
-        Seconds before the first further try; doubled (with jitter) for each next one, to 60 at most. A
-        ``Retry-After`` of at most 60 seconds takes its place.
+        Seconds before the first further try of an origin; doubled (with jitter) for each next one, to 60 at
+        most. A ``Retry-After`` of at most 60 seconds takes its place.
 
     Returns
     -------
@@ -111,7 +139,7 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     -----
     Signature and places follow ``keras.utils.get_file`` of Keras 2.1. Unlike it, this verifies new files too,
     refuses what is not an archive, never moves to ``/tmp``, and unpacks beside the file when `fname`
-    holds folders. Statuses and ``Retry-After`` are those of RFC 9110.
+    holds folders. Statuses, ``Retry-After``, ranges and strong ETags are those of RFC 9110.
 
     Examples
     --------
@@ -123,26 +151,27 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     >>> Path(path).relative_to(folder).as_posix(), Path(path).read_text()
     ('datasets/b.txt', 'hello')
     """
-    if timeout <= 0 or max_size <= 0 or retries < 0 or backoff < 0:
-        given = f"{timeout=} {max_size=} {retries=} {backoff=}"
-        msg = f"timeout and max_size must be above 0, retries and backoff at least 0, not {given}"
-        raise ValueError(msg)
     place = _cache_path(fname, cache_dir, cache_subdir)
     job = Job(
-        origin=os.fspath(origin),
-        local=local_path(origin),
+        origins=_origins(origin, mirrors),
         target=place.with_name(place.name + ".tar.gz") if untar else place,
         digest=_wanted_digest(file_hash, md5_hash, hash_algorithm),
-        progress=progress,
-        timeout=timeout,
+        patience=_patience(timeout, min_speed),
         max_size=max_size,
+        retries=retries,
+        backoff=backoff,
+        is_offline=_is_offline(offline),
+        on_retry=on_retry,
     )
-    unpacks = not os.path.lexists(place) if untar else extract
-    if unpacks or not _is_cached(job):  # a hit writes nothing, so that a read-only cache will do
+    unpacks = not os.path.lexists(place) if untar else extract and not is_merged(place, place.parent, archive_format)
+    if unpacks or force_download or not _is_cached(job, verify=verify):  # a hit needs no lock
         with _locked(job.target):
-            is_new = not _is_cached(job)
+            is_right = _is_cached(job, verify=verify)
+            is_new = force_download or not is_right
+            if not is_right:
+                _remove_wrong(job)
             if is_new:
-                _download(job, retries, backoff)
+                _fetch(job, progress)
             if untar and not os.path.lexists(place):
                 _unpack(job, "tar", place.name, is_new=is_new)
             elif extract and not untar:
@@ -150,7 +179,7 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     return str(place if untar else job.target)
 
 
-# --- places -----------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------
 
 
 def _cache_path(
@@ -170,28 +199,63 @@ def _cache_path(
         raise FileNotFoundError(errno.ENOENT, msg) from None
 
 
-def _beside(target: Path, suffix: str) -> Path:
-    """Return a hidden sibling of a file, whose own name may be of any length."""
-    return target.with_name(f".{short_name(target.name)}.{suffix}")
+def _origins(origin: str | os.PathLike[str], mirrors: Sequence[str | os.PathLike[str]]) -> tuple[Origin, ...]:
+    if isinstance(mirrors, str | os.PathLike):
+        msg = f"mirrors must be a list of origins, not {redact(os.fspath(mirrors))!r} alone"
+        raise TypeError(msg)
+    return tuple(Origin(os.fspath(each), local_path(each)) for each in (origin, *mirrors))
 
 
-def _is_cached(job: Job) -> bool:
+def _patience(timeout: float | Mapping[str, float], min_speed: float) -> Patience:
+    """Return the limits of time that the arguments set."""
+    limits = dict(timeout) if isinstance(timeout, Mapping) else {"connect": timeout, "read": timeout}
+    if set(limits) - {"connect", "read", "total"} or not all(seconds > 0 for seconds in limits.values()):
+        msg = f"timeout must be seconds above 0, or give some for 'connect', 'read' and 'total', not {timeout!r}"
+        raise ValueError(msg)
+    if min_speed < 0:
+        msg = f"min_speed must be at least 0, not {min_speed!r}"
+        raise ValueError(msg)
+    return Patience(**limits, min_speed=min_speed)
+
+
+def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) -> tuple[str, str] | None:
+    """Return the digest that the arguments of `get_file` ask for."""
+    if file_hash is not None:
+        return parse_digest(file_hash, algorithm)
+    return None if md5_hash is None else parse_digest(md5_hash, "md5")
+
+
+def _is_offline(offline: bool | None) -> bool:
+    if offline is None:
+        return os.environ.get("KFLOW_OFFLINE", "").strip().lower() not in {"", "0", "false", "no", "off"}
+    return offline
+
+
+# --- the cache --------------------------------------------------------------------------------------------
+
+
+def _is_cached(job: Job, *, verify: bool) -> bool:
     """Say whether the file is there and right, refusing what is no file."""
     try:
-        mode = job.target.lstat().st_mode
+        status = job.target.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    if not stat.S_ISREG(mode):
-        kind = "symbolic link" if stat.S_ISLNK(mode) else "folder or device"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "symbolic link" if stat.S_ISLNK(status.st_mode) else "folder or device"
         msg = f"a {kind} bears the name of the file to cache; remove it or choose another fname"
         raise FileExistsError(errno.EEXIST, msg, str(job.target))
-    return job.digest is None or file_digest(job.target, job.digest[0]) == job.digest[1]
+    if job.digest is None or (not verify and is_noted(job.target, job.digest)):
+        return True
+    if file_digest(job.target, job.digest[0]) != job.digest[1]:
+        return False
+    note_digest(job.target, job.digest, status)
+    return True
 
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Hold the lock of a file; its lock file is never removed, since another may be waiting on it."""
-    lock = _beside(target, "lock")
+    lock = beside(target, "lock")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,28 +272,27 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Give a new file beside the target, removed in the end if it was not renamed."""
-    path = _beside(target, f"{secrets.token_hex(8)}.part")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
-            yield path, file
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(target)  # a full disk does not say which
-        raise
-    finally:
-        path.unlink(missing_ok=True)
+def _remove_wrong(job: Job) -> None:
+    """Remove a file with a wrong digest at once, whatever comes of the download; but never an origin."""
+    if job.digest is None or not job.target.exists():
+        return
+    if any(each.local is not None and each.local.exists() and job.target.samefile(each.local) for each in job.origins):
+        msg = f"{job.target} is its own origin and has not the digest {':'.join(job.digest)}; correct one"
+        raise HashMismatchError(msg)
+    job.target.unlink()
 
 
-def _sweep(target: Path) -> None:
-    """Remove the temporary files that killed downloads left: who holds the lock owns them."""
-    pattern = re.compile(re.escape(str(_beside(target, ""))) + r"[0-9a-f]{16}\.part")
-    for entry in target.parent.iterdir():
-        if pattern.fullmatch(str(entry)):
-            entry.unlink(missing_ok=True)
+def _fetch(job: Job, progress: Progress | bool | None) -> None:
+    """Download the file, telling the progress to whom it may concern, and note its digest."""
+    if callable(progress):
+        status = download(job, progress)
+    elif progress is False:
+        status = download(job, None)
+    else:
+        with metered(job.target.name, always=progress is True) as meter:
+            status = download(job, meter)
+    if job.digest is not None:
+        note_digest(job.target, job.digest, status)
 
 
 def _unpack(job: Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool) -> None:
@@ -240,90 +303,3 @@ def _unpack(job: Job, archive_format: str | Sequence[str] | None, expect: str | 
         if is_new and job.digest is None:
             job.target.unlink()
         raise
-
-
-# --- one download -----------------------------------------------------------------------------------------
-
-
-def _download(job: Job, retries: int, backoff: float) -> None:
-    """Put the right bytes in place, trying as often as is worth while."""
-    if job.local is not None and job.target.exists() and job.target.samefile(job.local):
-        msg = f"{job.target} is its own origin and has not the digest {_spelled(job.digest)}; correct one"
-        raise HashMismatchError(msg)
-    job.target.unlink(missing_ok=True)  # it is there only when its digest is wrong
-    _sweep(job.target)
-    mismatches = 0
-    for attempt in itertools.count():
-        try:
-            with receive(job) as (blocks, total):
-                _store(job, blocks, total)
-        except RetryError as fault:
-            mismatches += isinstance(fault.error, HashMismatchError)
-            jitter = 0.5 + secrets.randbelow(501) / 1000
-            pause = min(backoff * 2**attempt * jitter, MAX_PAUSE) if fault.pause is None else fault.pause
-            in_time = time.monotonic() + pause < job.deadline
-            if job.local is not None or attempt >= retries or mismatches > 1 or not in_time:
-                raise type(fault.error)(f"{fault.error} (tries made: {attempt + 1})") from None
-            time.sleep(pause)
-        else:
-            return
-
-
-def _store(job: Job, blocks: Iterator[bytes], total: int | None) -> None:
-    """Write blocks to a temporary file, verify it, and rename it to the target."""
-    if total is not None and total > min(job.max_size, shutil.disk_usage(job.target.parent).free):
-        raise job.failed(f"its {total:,} bytes exceed max_size={job.max_size:,} or the free space of the disk")
-    running = new_hash(job.digest[0]) if job.digest else None
-    done, head, reported = 0, b"", 0.0
-    with _temporary(job.target) as (path, file):
-        for block in blocks:
-            done += len(block)
-            head = head or block[:256]
-            if done > job.max_size:
-                raise job.failed(f"it has more than max_size={job.max_size:,} bytes")
-            if running is not None:
-                running.update(block)
-            file.write(block)
-            now = time.monotonic()
-            if job.progress is not None and now - reported >= 0.1:
-                job.progress(done, total)
-                reported = now
-        file.flush()
-        os.fsync(file.fileno())
-        _verify(job, running.hexdigest() if running else "", done, head)
-        try:
-            path.replace(job.target)
-        except FileNotFoundError:  # swept by a process that could lock as well (NFS)
-            raise RetryError(job.failed("another process removed the temporary file")) from None
-    sync(job.target.parent)
-    if job.progress is not None:
-        job.progress(done, total)
-
-
-def _verify(job: Job, got: str, size: int, head: bytes) -> None:
-    """Refuse bytes that are not those of the digest and, where there is none, an empty body."""
-    if job.digest is None:
-        if not size and job.local is None:
-            raise RetryError(job.failed("its body is empty; give file_hash if it has to be"))
-        return
-    if got != job.digest[1]:
-        looks = head.lstrip()[:9].lower()
-        is_page = looks.startswith((b"<!doctype", b"<html", b"<?xml"))
-        msg = (
-            f"wrong digest for {redact(job.origin)}: expected {_spelled(job.digest)}, "
-            f"got {_spelled((job.digest[0], got))} "
-            f"({size:,} bytes{', which look like an HTML page' if is_page else ''}). The file was not kept; "
-            "correct file_hash or the origin."
-        )
-        raise RetryError(HashMismatchError(msg))
-
-
-def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) -> tuple[str, str] | None:
-    """Return the digest that the arguments of `get_file` ask for."""
-    if file_hash is not None:
-        return parse_digest(file_hash, algorithm)
-    return None if md5_hash is None else parse_digest(md5_hash, "md5")
-
-
-def _spelled(digest: tuple[str, str] | None) -> str:
-    return ":".join(digest or ())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from operator import index as as_integer
@@ -19,10 +18,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from kflow.core.hdf5_files import Rows, find_dataset, hdf5_lock, open_file
+from kflow.core.fitting import teach_keras
+from kflow.core.hdf5_files import check_allowed, find_dataset, open_file
+from kflow.core.hdf5_rows import Rows, hdf5_lock
+from kflow.core.indexing import rows_of_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -39,7 +41,7 @@ class DatasetInfo:
     dtype: str
 
 
-def describe_dataset(datapath: str | os.PathLike[str], dataset: str) -> DatasetInfo:
+def describe_dataset(datapath: str | os.PathLike[str], dataset: str, *, allow: Collection[str] = ()) -> DatasetInfo:
     """Return the shape and dtype of a data set without reading its data.
 
     Parameters
@@ -48,6 +50,8 @@ def describe_dataset(datapath: str | os.PathLike[str], dataset: str) -> DatasetI
         The HDF5 file.
     dataset : str
         Path of the data set in the file, such as ``"train/images"``.
+    allow : collection of str, default ()
+        As for `HDF5Matrix`.
 
     Returns
     -------
@@ -69,8 +73,9 @@ def describe_dataset(datapath: str | os.PathLike[str], dataset: str) -> DatasetI
     DatasetInfo(shape=(10, 8, 8), dtype='uint8')
     """
     path = str(Path(datapath).absolute())
+    allowed = check_allowed(allow)
     with hdf5_lock(), open_file(path) as file:
-        found = find_dataset(file, dataset, path)
+        found = find_dataset(file, dataset, path, allowed)
         return DatasetInfo(tuple(found.shape), str(found.dtype))
 
 
@@ -83,14 +88,19 @@ class HDF5Matrix:
         The HDF5 file.
     dataset : str
         Path of the data set in the file, such as ``"train/images"``. It must hold integers, floats or
-        booleans, in this file: links to other places, virtual data sets and external storage are refused.
+        booleans, in this file: what is not so is refused.
     start : int, default 0
         The first row of the window.
     end : int, optional
         The row after the last one; None is the end of the data.
     normalizer : callable, optional
-        Applied to what is read: a block of rows, of shape ``(n, ...)``, to an array of as many rows. It
-        must treat each row alike. It may change the dtype and the shape of the rows.
+        Applied to what is read, at each read: a block of rows, of shape ``(n, ...)``, to an array of as many
+        rows. It must treat each row alike. It may change the dtype and the shape of the rows.
+    allow : collection of str, default ()
+        What to read all the same, in a file that you trust: ``"external_links"``, ``"external_storage"`` and
+        ``"virtual"`` (data in other files), ``"size"`` (chunks above 256 MiB; more than 4 GiB that take less
+        than a thousandth of it in the file), ``"dtype"`` (strings, complex and compound numbers),
+        ``"filters"`` (other compression than gzip, lzf, szip, shuffle and fletcher32).
 
     Attributes
     ----------
@@ -117,9 +127,11 @@ class HDF5Matrix:
     -----
     Every index that NumPy takes gives what it gives for ``matrix[:]``, and none reaches a row outside the
     window. Only the rows that are needed are read, but these whole. A window can be pickled, used after
-    a fork and read by several threads: each process opens the file for itself. ``np.asarray`` (and so
-    ``fit``, given a matrix as it is) reads all of it; to read batch by batch, index it in a ``Sequence``.
-    The arguments are those of ``keras.utils.HDF5Matrix`` in Keras 2.1.
+    a fork and read by several threads: each process opens the file for itself.
+
+    ``fit``, ``evaluate`` and ``predict`` of Keras take windows, alone, in lists and dictionaries, and beside
+    arrays, and read them batch by batch; see `kflow.core.fitting`. ``np.asarray`` reads a window whole.
+    The arguments are those of ``keras.utils.HDF5Matrix`` in Keras 2.1, and ``allow``.
 
     Examples
     --------
@@ -132,6 +144,8 @@ class HDF5Matrix:
     (6,) float64 0.7 [0.5 0.2 0.5]
     """
 
+    is_read_by_rows = True  # tells `kflow.core.streaming` from an array in memory
+
     def __init__(
         self,
         datapath: str | os.PathLike[str],
@@ -139,10 +153,13 @@ class HDF5Matrix:
         start: int = 0,
         end: int | None = None,
         normalizer: Callable[[NDArray[Any]], Any] | None = None,
+        *,
+        allow: Collection[str] = (),
     ) -> None:
         self.datapath = str(Path(datapath).absolute())  # still right after a change of directory
         self.dataset = dataset
         self.normalizer = normalizer
+        self.allow = check_allowed(allow)
         self._closed = False
         self._stamp: tuple[int, int] | None = None
         self._rows: Rows | None = None
@@ -154,6 +171,12 @@ class HDF5Matrix:
             probe = self._normalized(real if real.size else np.zeros((1, *row_shape), self.dtype))
             self.dtype, row_shape = probe.dtype, probe.shape[1:]
         self.shape: tuple[int, ...] = (self.end - self.start, *row_shape)
+        teach_keras()
+
+    @property
+    def gives_copies(self) -> bool:
+        """Whether what is read is surely nobody else's; a normalizer may give what it likes."""
+        return self.normalizer is None
 
     @property
     def ndim(self) -> int:
@@ -174,20 +197,13 @@ class HDF5Matrix:
 
     def __getitem__(self, key: Any) -> Any:
         """Return what NumPy returns for this index of ``matrix[:]``."""
-        parts = [_plain(part) for part in (key if isinstance(key, tuple) else (key,))]
-        at = _row_part(parts, self.shape)
-        if at is None:
-            return self._read(slice(None))[tuple(parts)]
-        before, after = parts[:at], parts[at + 1 :]
-        alone = all(part is None or part is ... or isinstance(part, slice) for part in before + after)
-        wanted, local = _localized(parts[at], self.shape, alone)
-        return self._read(wanted)[(*before, *local, *after)]
+        wanted, index = rows_of_index(key, self.shape)
+        return self._read(wanted)[index]
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the rows in order."""
-        step = max(1, _BLOCK * len(self) // max(1, self.size * self.dtype.itemsize))
-        for first in range(0, len(self), step):
-            yield from self[first : first + step]
+        for first, stop in self._opened().blocks(self.start, self.end, _BLOCK):
+            yield from self[first - self.start : stop - self.start]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Read the whole window into a new array."""
@@ -204,6 +220,31 @@ class HDF5Matrix:
             if rows is not None and rows.is_of_this_process:
                 rows.close()
 
+    def unpack(self, start: int = 0, end: int | None = None, *, is_shuffled: bool = False) -> None:
+        """Make these rows of the window quick to read in order, or in any order.
+
+        Does nothing for data that lies in the file as it is. Compressed data, and chunks, are decoded once
+        into a temporary file (in ``TMPDIR``, or ``/var/tmp``), from which all later reads are served; it is
+        gone after ``close()``. ``fit`` does this by itself when it shuffles.
+
+        Parameters
+        ----------
+        start : int, default 0
+            The first row, counted from the start of the window.
+        end : int, optional
+            The row after the last one; None is the end of the window.
+        is_shuffled : bool, default False
+            Whether the rows will be read in any order. In order only data whose chunks are so large that
+            HDF5 would decode them several times is unpacked.
+
+        Raises
+        ------
+        OSError
+            If there is not enough room for the file.
+        """
+        first, stop, _ = slice(start, end).indices(len(self))
+        self._opened().unpack(self.start + first, self.start + max(first, stop), is_shuffled=is_shuffled)
+
     def __enter__(self) -> Self:
         return self
 
@@ -212,6 +253,10 @@ class HDF5Matrix:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None}  # the path travels, not the open file
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        teach_keras()  # this may be another process
 
     def _opened(self) -> Rows:
         """Return the data set as opened by this process."""
@@ -224,7 +269,7 @@ class HDF5Matrix:
                 raise ValueError(msg)
             rows = self._rows  # another thread may have opened it meanwhile
             if rows is None or not rows.is_of_this_process:
-                rows = Rows(self.datapath, self.dataset, self._stamp)
+                rows = Rows(self.datapath, self.dataset, self.allow, self._stamp)
                 self._stamp, self._rows = rows.stamp, rows
             return rows
 
@@ -232,7 +277,7 @@ class HDF5Matrix:
         """Return these rows of the window, in this order, normalized."""
         rows = self._opened()
         if not isinstance(wanted, slice):
-            return self._normalized(rows.take(wanted + self.start))
+            return self._normalized(rows.take(wanted + self.start if self.start else wanted))
         first, stop, step = wanted.indices(len(self))
         if step == 1:
             return self._normalized(rows.span(self.start + first, self.start + max(first, stop)))
@@ -273,71 +318,6 @@ def _window(start: int, end: int | None, shape: tuple[int, ...], where: str) -> 
         msg = f"{asked}: start must not be greater than end"
         raise ValueError(msg)
     return bounds
-
-
-def _plain(part: Any) -> Any:
-    """Return one part of an index as None, ..., a slice, a bool, an int or an array."""
-    if part is None or part is ... or isinstance(part, slice | bool):
-        return part
-    with suppress(TypeError):
-        return as_integer(part)
-    array = np.asarray(part)
-    if array.size == 0 and not isinstance(part, np.ndarray):
-        array = array.astype(np.intp)  # NumPy takes [], which has no type, as integers
-    if array.dtype.kind not in "biu":
-        msg = f"rows are picked by integers, slices, ..., None and arrays of integers or bools, not {part!r}"
-        raise IndexError(msg)
-    return array if array.ndim else array.item()
-
-
-def _row_part(parts: list[Any], shape: tuple[int, ...]) -> int | None:
-    """Return which part of an index picks the rows; None if all rows are picked."""
-    taken = [_axes_taken(part) for part in parts]
-    if sum(taken) > len(shape):
-        msg = f"too many indices: {sum(taken)} for shape {shape}"
-        raise IndexError(msg)
-    for at, part in enumerate(parts):
-        if part is ... and sum(taken) < len(shape):
-            return None
-        if taken[at]:
-            return at
-    return None
-
-
-def _axes_taken(part: Any) -> int:
-    """Return how many axes a part of an index is about."""
-    if part is None or part is ... or isinstance(part, bool):
-        return 0
-    return int(part.ndim) if isinstance(part, np.ndarray) and part.dtype == bool else 1
-
-
-def _localized(part: Any, shape: tuple[int, ...], alone: bool) -> tuple[slice | NDArray[np.intp], list[Any]]:
-    """Return which rows to read, and the index that then picks from them what ``part`` picks from all."""
-    if isinstance(part, slice):
-        return part, [slice(None)]
-    if isinstance(part, int):
-        return _positions(np.array([part]), shape), [0]
-    others: list[Any] = []
-    if part.dtype == bool:
-        if part.shape != shape[: part.ndim]:
-            msg = f"a mask of shape {part.shape} does not fit shape {shape}"
-            raise IndexError(msg)
-        part, *others = part.nonzero()
-    rows = _positions(part, shape)
-    if alone and rows.ndim == 1 and not others:
-        return rows, [slice(None)]
-    needed, position = np.unique(rows, return_inverse=True)
-    return needed, [position.reshape(rows.shape), *others]
-
-
-def _positions(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Return row numbers counted from 0, each known to lie in the window."""
-    wrong = (rows < -shape[0]) | (rows >= shape[0])
-    if wrong.any():
-        msg = f"row {rows[wrong][0]} is outside of the window, which has {shape[0]} rows"
-        raise IndexError(msg)
-    rows = rows.astype(np.intp)
-    return np.where(rows < 0, rows + shape[0], rows)
 
 
 def main() -> int:

@@ -1,169 +1,61 @@
-"""HDF5 data sets opened for reading: only safe ones, by one thread at a time, anew in each process.
+"""HDF5 files opened for reading, and their data sets found: only safe ones, unless the caller allows more.
 
 A file from elsewhere may point to other files or claim more than it holds; what does so is refused.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import threading
 from collections import deque
 from difflib import get_close_matches
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
-import numpy as np
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Collection, Iterator
 
-    from numpy.typing import NDArray
+__all__ = ["ALLOWABLE", "CHUNK_CACHE", "check_allowed", "find_dataset", "open_file", "where_is"]
 
-__all__ = ["Rows", "find_dataset", "hdf5_lock", "open_file"]
+ALLOWABLE = ("dtype", "external_links", "external_storage", "filters", "size", "virtual")
+"""What is refused unless it is allowed by its name."""
+
+CHUNK_CACHE = 64 * 2**20
+"""How many bytes of unpacked chunks HDF5 keeps: with its default of 1 MiB, small batches from a compressed
+file unpack the same chunks again and again (a hundred times slower)."""
 
 _MAX_CHUNK = 256 * 2**20  # HDF5 unpacks whole chunks: a larger one fills the memory for a single row
 _SUSPECT_SIZE, _SUSPECT_RATIO = 4 * 2**30, 1000  # a small file that claims to hold this much is a trap
-_NEAR = 64 * 1024  # rows with fewer bytes than this between them are read together
 _MOST_NODES, _MOST_NAMES = 1000, 20  # how far an error message looks for the data sets that exist
 
-_lock = threading.RLock()  # HDF5 is not thread-safe, and a handle must be opened once only
-_forks = 0  # tells handles opened before a fork from those of this process, without a system call
+# The filters of HDF5's own library that most files have, and LZF, which comes with h5py. Others are rare, are
+# loaded from wherever HDF5_PLUGIN_PATH says, or (n-bit, scale-offset) had memory errors on damaged files.
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_SZIP: "szip",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
 
 
-def _begin_child() -> None:
-    """Give a forked child a lock that no thread holds, and handles of its own."""
-    global _lock, _forks
-    _lock, _forks = threading.RLock(), _forks + 1
-
-
-# A fork waits for the reads of other threads: the child would inherit HDF5 in the middle of one.
-os.register_at_fork(
-    before=lambda: _lock.acquire(),  # noqa: PLW0108 - a child that forks has another lock
-    after_in_parent=lambda: _lock.release(),  # noqa: PLW0108
-    after_in_child=_begin_child,
-)
-
-
-def hdf5_lock() -> AbstractContextManager[object]:
-    """Return the lock of this process: ask for it at each use, as a fork replaces it."""
-    return _lock
-
-
-class Rows:
-    """A data set opened by one process: its rows by range or by number.
-
-    Given the stamp of an earlier opening, it raises OSError if the file has changed since.
-    """
-
-    def __init__(self, path: str, name: str, stamp: tuple[int, int] | None = None) -> None:
-        self._forks = _forks
-        self.where = _where(name, path)
-        self._file = open_file(path)
-        self._descriptor: int | None = self._file.id.get_vfd_handle()
-        try:
-            self.stamp = stamp or self._present_stamp()
-            self._data = find_dataset(self._file, name, path)
-            self.shape: tuple[int, ...] = tuple(self._data.shape)
-            self.dtype: np.dtype[Any] = self._data.dtype
-            self._mapped = _map(self._data)
-            self._check_unchanged()
-        except BaseException:
-            self._file.close()
-            raise
-
-    @property
-    def is_of_this_process(self) -> bool:
-        """Whether it was opened since the last fork; HDF5 handles must not be shared with a parent."""
-        return self._forks == _forks
-
-    def close(self) -> None:
-        """Close the file."""
-        self._mapped = self._descriptor = None
-        self._file.close()
-
-    def span(self, first: int, stop: int) -> NDArray[Any]:
-        """Return a copy of the rows from first to stop."""
-        with _lock:
-            self._check_unchanged()
-            mapped = self._mapped
-            if mapped is None:
-                try:
-                    return np.asarray(self._data[first:stop])
-                except (OSError, RuntimeError) as error:
-                    msg = f"rows {first} to {stop} of {self.where} cannot be read: {error}"
-                    raise OSError(msg) from error
-        return np.array(mapped[first:stop])
-
-    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Return a copy of these rows, which may be in any order and repeat."""
-        with _lock:
-            self._check_unchanged()
-            mapped = self._mapped
-        if mapped is not None:
-            return mapped.take(rows, axis=0)
-        needed, position = np.unique(rows, return_inverse=True)
-        gathered = self._gather(needed)
-        return gathered if np.array_equal(needed, rows) else gathered[position]
-
-    def _gather(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Return rows given in ascending order, reading near ones together.
-
-        HDF5 is slow at selecting single rows (tens of times the cost of the bytes), and fast at ranges.
-        """
-        gathered = np.empty((rows.size, *self.shape[1:]), self.dtype)
-        gap = max(1, _NEAR // max(1, prod(self.shape[1:]) * self.dtype.itemsize))
-        first = 0
-        ends = [*(np.flatnonzero(np.diff(rows) > gap) + 1), rows.size] if rows.size else []
-        for stop in ends:
-            near = rows[first:stop]
-            gathered[first:stop] = self.span(near[0], near[-1] + 1)[near - near[0]]
-            first = stop
-        return gathered
-
-    def _present_stamp(self) -> tuple[int, int]:
-        """Return what changes when the open file is written to."""
-        if self._descriptor is None:
-            msg = f"{self.where} is closed"
-            raise ValueError(msg)
-        status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
-
-    def _check_unchanged(self) -> None:
-        """Raise if the file was written to: reading a mapped file that was cut short kills the process."""
-        if self._present_stamp() != self.stamp:
-            msg = f"{self.where} has changed since it was opened; make a new HDF5Matrix to read what it holds now"
-            raise OSError(msg)
-
-
-def _map(data: h5py.Dataset) -> NDArray[Any] | None:
-    """Return the data as an array on the mapped file, or None if its bytes do not lie there as they are.
-
-    That is as fast as memory, where HDF5 takes three times as long for ranges and far more for single rows.
-    """
-    offset, size = data.id.get_offset(), prod(data.shape) * data.dtype.itemsize
-    as_stored = data.id.get_type() == h5py.h5t.py_create(data.dtype, logical=True)
-    if data.chunks is not None or offset is None or not as_stored:
-        return None
-    if size == 0 or data.id.get_storage_size() != size:  # not written yet: HDF5 knows the fill value
-        return None
-    descriptor = data.file.id.get_vfd_handle()
-    if offset + size > os.fstat(descriptor).st_size:
-        return None
-    skipped = offset % mmap.ALLOCATIONGRANULARITY
-    view = mmap.mmap(descriptor, size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped)
-    return np.frombuffer(view, data.dtype, prod(data.shape), skipped).reshape(data.shape)
+def check_allowed(allow: Collection[str]) -> frozenset[str]:
+    """Return the names of what is allowed, each known."""
+    names = frozenset([allow] if isinstance(allow, str) else allow)
+    if not names <= set(ALLOWABLE):
+        unknown = ", ".join(map(repr, sorted(names - set(ALLOWABLE))))
+        msg = f"allow takes names from {', '.join(ALLOWABLE)}; there is no {unknown}"
+        raise ValueError(msg)
+    return names
 
 
 def open_file(path: str) -> h5py.File:
     """Open a file for reading; what is not a complete HDF5 file raises OSError, saying what it is."""
     try:
-        # A chunk cache that holds more than one row of chunks: with the default of 1 MiB, small batches
-        # from a compressed file unpack the same chunks again and again (a hundred times slower).
-        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 * 2**20, rdcc_nslots=12_007)
+        return h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError:
         msg = f"there is no file {path}"
         raise FileNotFoundError(msg) from None
@@ -185,12 +77,26 @@ def _why_unreadable(path: str, error: OSError) -> str:
     return f"{path} is not a complete HDF5 file: {size} bytes, starting with {start[:16]!r} ({error})"
 
 
-def find_dataset(file: h5py.File, name: str, path: str) -> h5py.Dataset:
-    """Return a data set that lies in this file, and is safe to read.
+def find_dataset(file: h5py.File, name: str, path: str, allow: Collection[str] = ()) -> h5py.Dataset:
+    """Return a data set that lies in this file, and is safe to read."""
+    group, last, node = _follow(file, name, path, allow)
+    if not isinstance(node, h5py.Dataset):
+        inside = ", ".join(f"{name.strip('/')}/{each}" for each in islice(node, 5)) or "nothing"
+        msg = f"{name!r} of {path} is a group, not a data set (it holds {inside})"
+        raise KeyError(msg)
+    for what, error, why in _objections(node):
+        if what not in allow:
+            msg = f"{where_is(name, path)} {why}{_unless(what) if what else ''}"
+            raise error(msg)
+    return _with_cache(group, node, last)
 
-    The name is followed link by link: HDF5 itself would follow a link to any other file.
+
+def _follow(file: h5py.File, name: str, path: str, allow: Collection[str]) -> tuple[h5py.Group, str, h5py.HLObject]:
+    """Follow a name link by link, as HDF5 itself would follow a link to any other file.
+
+    Returns the last group on the way, the name of the last link, and what it leads to.
     """
-    node, hops, todo = file, 0, deque(name.split("/"))
+    group, last, node, hops, todo = file, "", file, 0, deque(name.split("/"))
     while todo:
         part = todo.popleft()
         if part in {"", "."}:
@@ -200,43 +106,89 @@ def find_dataset(file: h5py.File, name: str, path: str) -> h5py.Dataset:
             raise KeyError(_no_dataset(file, name, path))
         if isinstance(link, h5py.SoftLink) and hops < 100:
             hops += 1
-            node = file if link.path.startswith("/") else node
+            node = node.file if link.path.startswith("/") else node
             todo.extendleft(reversed(link.path.split("/")))
-        elif isinstance(link, h5py.HardLink):
-            node = node[part]
         else:
-            what = f"an external link to {link.filename!r}" if hasattr(link, "filename") else "an endless link"
-            msg = f"{_where(name, path)} is refused: {part!r} is {what}"
-            raise ValueError(msg)
-    if not isinstance(node, h5py.Dataset):
-        inside = ", ".join(f"{name.strip('/')}/{each}" for each in islice(node, 5)) or "nothing"
-        msg = f"{name!r} of {path} is a group, not a data set (it holds {inside})"
-        raise KeyError(msg)
-    _check(node, _where(name, path))
-    return node
+            _check_link(link, f"{where_is(name, path)} is refused: {part!r}", allow)
+            group, last, node = node, part, _target(node, part, name, path)
+    return group, last, node
 
 
-def _where(name: str, path: str) -> str:
+def _check_link(link: object, where: str, allow: Collection[str]) -> None:
+    """Raise unless a link stays in the file, or need not."""
+    if isinstance(link, h5py.SoftLink):
+        msg = f"{where} is an endless link"
+        raise ValueError(msg)
+    if isinstance(link, h5py.ExternalLink) and "external_links" not in allow:
+        msg = f"{where} is an external link to {link.filename!r}{_unless('external_links')}"
+        raise ValueError(msg)
+
+
+def _with_cache(group: h5py.Group, data: h5py.Dataset, part: str) -> h5py.Dataset:
+    """Return the data set opened again, if it is compressed, with a chunk cache of its own.
+
+    That of the file would be of the size that whoever opened the file first in this process has chosen.
+    """
+    if not any(_filters(data)):
+        return data
+    data.id.close()
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(12_007, CHUNK_CACHE, 0.75)  # a prime number of slots, for chunks of 5 kB; HDF5's weight
+    return h5py.Dataset(h5py.h5d.open(group.id, part.encode(), access))
+
+
+def _target(node: h5py.Group, part: str, name: str, path: str) -> h5py.HLObject:
+    """Return what a link leads to."""
+    try:
+        return node[part]
+    except (KeyError, OSError) as error:  # an external link to what is not there
+        msg = f"{where_is(name, path)}: {part!r} leads nowhere ({error})"
+        raise KeyError(msg) from error
+
+
+def where_is(name: str, path: str) -> str:
     """Return what error messages call a data set."""
     return f"data set {name!r} of {path}"
 
 
-def _check(data: h5py.Dataset, where: str) -> None:
-    """Raise unless the data is of a known kind, lies in the file and is not a trap."""
-    if data.is_virtual or data.external:
-        kind = "is virtual" if data.is_virtual else "has external storage"
-        msg = f"{where} is refused: it {kind}, so its data lies in other files"
-        raise ValueError(msg)
-    if data.shape is None or data.dtype.kind not in "biuf":
-        what = "no data" if data.shape is None else f"dtype {data.dtype}"
-        msg = f"{where} has {what}; only integers, floats and booleans can be read"
-        raise TypeError(msg)
-    size = prod(data.shape) * data.dtype.itemsize
-    chunk = prod(data.chunks or (0,)) * data.dtype.itemsize
+def _unless(what: str) -> str:
+    """Return the end of a refusal."""
+    return f"; if you trust the file, allow=({what!r},) reads it"
+
+
+def _objections(data: h5py.Dataset) -> Iterator[tuple[str, type[Exception], str]]:
+    """Yield why a data set should not be read: what to allow, if anything, the error, and the reason in words."""
+    try:
+        dtype = data.dtype
+    except TypeError as error:  # bit fields, times
+        yield "", TypeError, f"has a type that NumPy does not know ({error})"
+        return
+    if data.shape is None:
+        yield "", TypeError, "has no data, not even a shape"
+        return
+    if data.is_virtual:
+        yield "virtual", ValueError, "is refused: it is virtual, so its data lies in other files"
+    if data.external:
+        yield "external_storage", ValueError, "is refused: it has external storage, so its data lies in other files"
+    if dtype.kind not in "biuf":
+        yield "dtype", TypeError, f"has dtype {dtype}; only integers, floats and booleans are read"
+    size = prod(data.shape) * dtype.itemsize
+    chunk = prod(data.chunks or (0,)) * dtype.itemsize
     stored = data.id.get_storage_size()
     if chunk > _MAX_CHUNK or size > max(_SUSPECT_SIZE, _SUSPECT_RATIO * stored):
-        msg = f"{where} is refused: it claims {size} bytes, in chunks of {chunk}, but stores {stored}"
-        raise ValueError(msg)
+        yield "size", ValueError, f"is refused: it claims {size} bytes, in chunks of {chunk}, but stores {stored}"
+    unknown = [name for number, name in _filters(data) if number not in _FILTERS]
+    if unknown:
+        known = ", ".join(sorted(_FILTERS.values()))
+        yield "filters", ValueError, f"is refused: it was written with {', '.join(unknown)}; known are {known}"
+
+
+def _filters(data: h5py.Dataset) -> Iterator[tuple[int, str]]:
+    """Yield the number and the name of each filter that the data went through."""
+    plist = data.id.get_create_plist()
+    for index in range(plist.get_nfilters()):
+        number, _, _, name = plist.get_filter(index)
+        yield number, f"filter {number} ({name.decode('utf-8', 'replace') or 'without a name'})"
 
 
 def _no_dataset(file: h5py.File, name: str, path: str) -> str:

@@ -1,7 +1,9 @@
 """What a URL may be, and how much of it may be shown; light enough to be asked before anything is fetched."""
 
+import os
 import re
 import urllib.parse
+from pathlib import Path
 
 
 def scheme_of(origin: str) -> str:
@@ -31,6 +33,55 @@ def redact(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + parts.path
     return shown + ("?..." if parts.query else "")
+
+
+def local_path(origin: str | os.PathLike[str]) -> Path | None:
+    """Return the path that a local origin names, None for an http or https URL.
+
+    A file URL is read as RFC 8089 has it: no host or ``localhost``, an absolute path, and ``%`` escapes for
+    what a URL cannot hold.
+
+    Raises
+    ------
+    ValueError
+        When the origin is neither a path nor a URL that can be fetched.
+
+    Examples
+    --------
+    >>> local_path("file:///tmp/a%20b").as_posix()
+    '/tmp/a b'
+    >>> local_path("data/a.h5").as_posix()
+    'data/a.h5'
+    >>> local_path("https://example.org/a.h5") is None
+    True
+    """
+    if not isinstance(origin, str) or not (scheme := scheme_of(origin)):
+        return Path(origin)
+    if scheme in ("http", "https"):
+        check_url(origin)
+        return None
+    if scheme != "file":
+        msg = f"cannot fetch {redact(origin)}: use an http, https or file URL, or a path (./a:b)"
+        raise ValueError(msg)
+    why = _why_no_file_url(origin)
+    if why:
+        msg = f"{redact(origin)} is no valid file URL; {why}"
+        raise ValueError(msg)
+    return Path(os.fsdecode(urllib.parse.unquote_to_bytes(urllib.parse.urlsplit(origin).path)))
+
+
+def _why_no_file_url(url: str) -> str | None:
+    if "?" in url or "#" in url:
+        return "write a ? in a name as %3F and a # as %23"
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "its host cannot be read"
+    if parts.netloc.lower() not in ("", "localhost"):
+        return f"it names the host {parts.hostname}, and only files of this machine can be read (file:///path)"
+    if not parts.path.startswith("/") or "%00" in parts.path or "\0" in parts.path:
+        return "its path must be absolute, and hold no %00 (file:///path)"
+    return None
 
 
 def check_url(url: str) -> urllib.parse.SplitResult:

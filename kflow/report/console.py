@@ -19,7 +19,8 @@ _WIDTH = 34
 _WORDS = {
     "output": "    {step} | {line}",
     "waiting": "    {step} waits for another run that makes the same result",
-    "retry": "    {step} failed: {message}; it is tried again in {pause:g} s",
+    "retry": "    {text}",
+    "again": "    {step} failed: {message}; it is tried again in {pause:g} s",
 }
 """What is told in one line while a step runs."""
 

@@ -109,7 +109,7 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
                 if attempt == job.spec.retries:
                     raise
                 pause = min(2.0**attempt, _LONGEST_PAUSE)
-                report({"event": "retry", "message": str(failure), "attempt": attempt + 1, "pause": pause})
+                report({"event": "again", "message": str(failure), "attempt": attempt + 1, "pause": pause})
                 if crew.over.wait(pause):
                     raise Cancelled from None
     raise AssertionError  # the last try returns or raises

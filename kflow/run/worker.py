@@ -6,6 +6,7 @@ input closes, the runner is gone: the worker ends itself with all that it starte
 """
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -147,7 +148,8 @@ def describe_error(error: BaseException) -> str:
     if first.endswith(":"):
         first = _cause(text) or first
     name = type(error).__name__
-    if isinstance(error, OSError) and first.endswith(" written"):  # NumPy's "2560 requested and 2032 written"
+    is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+    if is_full or (isinstance(error, OSError) and first.endswith(" written")):  # NumPy's "256 requested and 2 written"
         return f"a file could not be written to its end; the disk may be full ({first})"
     if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
         return first[:600]

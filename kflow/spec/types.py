@@ -186,6 +186,13 @@ class OutputPath(_Text):
         return cls(text)
 
 
+def _path_of_url(url: str) -> str:
+    """Return the path that a file URL names, with its escapes read."""
+    from kflow.core.urls import local_path
+
+    return str(local_path(url))
+
+
 class Origin(_Text):
     """Where a file comes from: a URL, or a path relative to the workflow file."""
 
@@ -205,6 +212,11 @@ class Origin(_Text):
         if separator and not rest:
             message = f"{text!r} names no file"
             raise fail(message)
+        if scheme.lower() == "file" and separator:
+            try:
+                _path_of_url(text)
+            except ValueError as error:
+                raise fail(str(error)) from None
         return cls(text)
 
     @property
@@ -215,7 +227,7 @@ class Origin(_Text):
     @property
     def local_path(self) -> str:
         """The path of an origin on this machine."""
-        return self[len("file://") :] if self.lower().startswith("file://") else str(self)
+        return _path_of_url(self) if self.lower().startswith("file://") else str(self)
 
 
 class Digest(_Text):

@@ -17,11 +17,16 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Say nothing of clients that go away."""
+
+
 @pytest.fixture
 def server(tmp_path):
     """Serve the folder ``served`` on the loopback address."""
     (tmp_path / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "served"))) as httpd:
+    with _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "served"))) as httpd:
         thread = threading.Thread(target=httpd.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_address[1]}"
@@ -57,6 +62,56 @@ def test_a_remote_file_with_another_digest_is_refused(bench, server):
 
     with pytest.raises(ValueError, match=hashlib.sha256(b"other").hexdigest()):
         bench.run(Fetch, origin=f"{server}/a.bin", file_hash=_digest(b"expected"))
+
+
+def test_a_failing_server_is_told_of_and_a_mirror_helps(bench, server):
+    """The event names the next try, and the mirror's bytes are those of the digest."""
+    (bench.root / "served" / "a.bin").write_bytes(b"right")
+
+    outputs = bench.run(
+        Fetch,
+        origin=f"{server}/nothing",
+        mirrors=[f"{server}/a.bin"],
+        file_hash=_digest(b"right"),
+        timeouts={"read": 5},
+    )
+
+    assert outputs["file"].read_bytes() == b"right"
+    assert bench.events[0] == {
+        "event": "retry",
+        "text": f"try 1 of 5 of {server}/a.bin: cannot fetch {server}/nothing: the server answered 404 (Not Found)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_size": 4}, "exceed max_size=4"),
+        ({"timeouts": {"total": 1e-9}}, r"more than 1e-09 s; raise timeout\['total'\]"),
+    ],
+)
+def test_a_download_has_limits(bench, server, fields, message):
+    """Size and time are those of the workflow."""
+    (bench.root / "served" / "a.bin").write_bytes(b"right")
+
+    with pytest.raises(OSError, match=message):
+        bench.run(Fetch, origin=f"{server}/a.bin", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"origin": "https://h/x", "mirrors": ["https://h/y"]}, "mirrors need a 'file_hash'"),
+        ({"origin": "digits.h5", "mirrors": ["https://h/y"]}, "needs no mirrors"),
+        ({"origin": "https://h/x", "file_hash": _digest(b""), "mirrors": ["y"]}, "must be an http or https URL"),
+        ({"origin": "https://h/x", "file_hash": _digest(b""), "mirrors": ["http:///y"]}, "no valid URL"),
+    ],
+)
+def test_mirrors_are_checked_beforehand(bench, fields, message):
+    """What cannot be a mirror is found before anything is fetched."""
+    _, problems = bench.examine(Fetch(**fields))
+
+    assert [message in problem for problem in problems] == [True]
 
 
 def test_a_member_is_taken_out_of_an_archive(bench):

@@ -71,13 +71,14 @@ def test_a_changed_file_is_noticed(stored, tmp_path):
     assert (before, external.is_unchanged()) == (True, False)
 
 
-@pytest.mark.parametrize("limit", [0, 10**9])
-def test_memory_does_not_change_values(stored, limit):
-    """A source in memory gives the rows that the file gives."""
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_unpacking_does_not_change_values(stored, is_shuffled):
+    """Rows that are made quick to read are the rows that the file gives."""
     path, values = stored
     order = np.random.default_rng(1).permutation(90)[:17]
+    rows = _rows(path, start=5, end=95)
 
-    rows = _rows(path, start=5, end=95).in_memory(limit)
+    rows.unpack(0, 90, is_shuffled=is_shuffled)
 
     np.testing.assert_array_equal(rows[order], values[5:95][order])
 

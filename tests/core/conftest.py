@@ -81,7 +81,7 @@ def serving() -> Iterator[Server]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Run a server that no proxy of the environment hides."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "KFLOW_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     yield from serving()
 
@@ -100,8 +100,9 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def left(cache: Path) -> Callable[[], list[str]]:
-    """Return a function that names what is in the cache, but for the lock files, which stay on purpose."""
-    return lambda: sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
+    """Return a function that names what is in the cache, but for locks and sidecars, which stay on purpose."""
+    stays = {".lock", ".verified", ".unpacked"}
+    return lambda: sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix not in stays)
 
 
 @pytest.fixture

@@ -1,63 +1,30 @@
-"""Archives come out whole and inside, or not at all."""
+"""Archives come out whole and inside, or not at all; `tests/hostile` has the list of hostile ones."""
 
 import bz2
 import gzip
 import io
 import lzma
 import os
-import signal
 import stat
-import struct
 import subprocess
-import sys
-import tarfile
-import time
 import unicodedata
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import kflow
-from kflow.core.archives import ArchiveError, extract_archive, merge_archive
-
-TREE = {"top.txt": b"one", "data/a.bin": bytes(range(256)) * 300, "data/deep/b": b""}
+from kflow.core.archives import ArchiveError, extract_archive
+from tests.hostile.archive_case import TREE
+from tests.hostile.packing import BLOCK, Member, deflated, entry, folder, header, pax, tar, zipped
+from tests.hostile.zip_cases import large
 
 
 @pytest.fixture(autouse=True)
 def surroundings() -> None:
     """Make no home below tmp_path, whose whole content is asserted here and which needs none."""
-
-
-def entry(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
-    """Describe one tar member."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, data
-
-
-def tar_bytes(members: Iterable[tuple[tarfile.TarInfo, bytes]], **options: object) -> bytes:
-    """Write a plain tar archive."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", **options) as tar:
-        for info, data in members:
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def zip_bytes(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
-    """Write a deflated zip archive."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for info, data in members:
-            archive.writestr(info, data)
-    return buffer.getvalue()
 
 
 def tree_of(folder: Path) -> dict[str, bytes]:
@@ -66,11 +33,11 @@ def tree_of(folder: Path) -> dict[str, bytes]:
 
 
 def good_tar() -> bytes:
-    return tar_bytes([entry(name, data) for name, data in TREE.items()])
+    return tar(*(entry(name, data) for name, data in TREE.items()))
 
 
 def good_zip() -> bytes:
-    return zip_bytes(TREE.items())
+    return zipped(*(Member(name.encode(), data) for name, data in TREE.items()))
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -78,180 +45,60 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
-def zip_mode(name: str, mode: int) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)
-    info.create_system = 3
-    info.external_attr = mode << 16
-    return info
-
-
-def patched(data: bytes, signature: bytes, offset: int, value: bytes) -> bytes:
-    """Overwrite bytes after the first record of a signature."""
-    at = data.index(signature) + offset
+def one_header_lies(offset: int, value: bytes) -> bytes:
+    """Change the directory's entry, but not the local header."""
+    data = zipped(Member(b"a", b"abc"))
+    at = data.index(b"PK\x01\x02") + offset
     return data[:at] + value + data[at + len(value) :]
 
 
-def encrypted_zip() -> bytes:
-    """Set the encryption bit in both headers."""
-    data = zip_bytes([("secret", b"x")])
-    return patched(patched(data, b"PK\x03\x04", 6, b"\x01\x00"), b"PK\x01\x02", 8, b"\x01\x00")
+SPARSE = pax(**{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**40)})
+HOLE = entry("GNUSparseFile.0/big", b"1\n0\n0\n".ljust(BLOCK, b"\0"))
 
-
-def overlapping_zip() -> bytes:
-    """Let two directory entries share one stored body, as Fifield's bombs do."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a", b"x" * 50)
-        archive.writestr("b", b"x" * 50)
-    data = buffer.getvalue()
-    first = data.index(b"PK\x01\x02")
-    second = data.index(b"PK\x01\x02", first + 1)
-    return data[: second + 42] + struct.pack("<L", 0) + data[second + 46 :]
-
-
-def zip64(lie: int = 0) -> bytes:
-    """Add zip64 end records, as large archives have, to a zip; the locator may point elsewhere."""
-    data = good_zip()
-    *_, entries, size, start, _comment = struct.unpack("<4s4H2LH", data[-22:])
-    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, start)
-    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(data) - 22 + lie, 1)
-    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
-    return data[:-22] + record + locator + end
-
-
-def sparse_tar() -> bytes:
-    """Declare a terabyte with pax headers of GNU's sparse format 1.0."""
-    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**40)}
-    body = b"1\n0\n0\n".ljust(512, b"\0")
-    return tar_bytes([entry("big", body, pax_headers=headers)], format=tarfile.PAX_FORMAT)
-
-
-def raw_header(name: bytes, size_field: bytes, kind: bytes = b"0") -> bytes:
-    """Build a ustar header with any size field and a right checksum."""
-    block = bytearray(512)
-    block[0 : len(name)] = name
-    block[100:108] = b"0000644\0"
-    block[124:136] = size_field
-    block[156:157] = kind
-    block[257:265] = b"ustar\x0000"
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "tar_traversal": (lambda: tar_bytes([entry("../evil", b"x")]), r"'\.\./evil' has '\.\.'"),
-    "tar_dotdot_mid": (lambda: tar_bytes([entry("a/../../evil", b"x")]), r"has '\.\.'"),
-    "tar_pax_traversal": (
-        lambda: tar_bytes([entry("ok", b"x", pax_headers={"path": "../evil"})], format=tarfile.PAX_FORMAT),
-        r"has '\.\.'",
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "tar_backslash": (tar(entry("..\\evil")), "backslash"),
+    "tar_long_component": (tar(entry("\u00e9" * 128)), "255 bytes"),
+    "tar_long_name": (tar(entry("/".join(["d" * 200] * 30))), "name that this file system does not take"),
+    "tar_no_name": (tar(entry("./", kind=b"7")), "member"),
+    "tar_unknown_type": (tar(entry("d", kind=b"V")), "'d' is of the unknown type"),
+    "tar_pax_sparse": (tar(SPARSE, HOLE), "is a sparse file"),
+    "tar_case_folder": (tar(entry("d/a"), entry("D/b")), "only in case"),
+    "tar_case_in_other_scripts": (tar(entry("\u03a3"), entry("\u03c2")), "collides"),
+    "tar_folder_then_file": (tar(entry("a/b"), entry("a")), "'a' collides"),
+    "tar_folder_with_a_file_twice": (tar(folder("a"), entry("./a")), "'./a' collides"),
+    "tar_trailing": (good_tar() + b"more", "something follows"),
+    "tar_huge_size": (tar(entry("n", size=8**11 - 1)), "with member 'n' it unpacks to more than"),
+    "tar_size_beyond_the_end": (tar(entry("n", size=2**19)), "cut off within member 'n'"),
+    "tar_huge_long_name": (header(b"././@LongLink", 8**11 - 1, b"L") + bytes(1024), "asks for [0-9]+ bytes at once"),
+    "tar_gz_trailing": (gzip.compress(good_tar()) + b"PK\x05\x06", "damaged"),
+    "tar_xz_truncated": (lzma.compress(good_tar())[:-20], "damaged"),
+    "tar_bz2_damaged": (flipped(bz2.compress(good_tar()), 60), "damaged"),
+    "tar_empty": (bytes(10240), "not a tar or zip"),
+    "gz_of_something_else": (gzip.compress(b"hello" * 999), "not a tar or zip"),
+    "zip_case": (zipped(Member(b"a"), Member(b"A")), "'A' collides with 'a'"),
+    "zip_patch": (zipped(Member(b"a", flags=0x20)), "'a' is encrypted"),
+    "zip_crc_differs": (one_header_lies(16, bytes(4)), "described differently"),
+    "zip_size_differs": (one_header_lies(24, b"\x09\0\0\0"), "described differently"),
+    "zip_method_differs": (one_header_lies(10, bytes(2)), "described differently"),
+    "zip_folder_with_data": (zipped(Member(b"d/", b"x", mode=0o40755)), "impossible size"),
+    "zip_cut_deflate": (zipped(Member(b"a", b"abc" * 99, packed=deflated(b"abc" * 99)[:-3])), "'a' is damaged"),
+    "zip_hidden_bytes": (zipped(Member(b"a", b"abc", packed=deflated(b"abc") + b"hidden")), "behind its deflated data"),
+    "zip_trailing": (good_zip() + b"more", "something follows"),
+    "zip_prefix_of_zip": (b"PK\x03\x04" + bytes(40) + good_zip(), "something precedes"),
+    "zip_ratio_of_one_member": (
+        zipped(Member(b"zeros", bytes(2**24)), Member(b"noise", os.urandom(2**18), method=0)),
+        "'zeros' unpacks to 16,777,216 bytes, more than max_ratio",
     ),
-    "tar_absolute": (lambda: tar_bytes([entry("/evil", b"x")]), r"'/evil' has an absolute"),
-    "tar_backslash": (lambda: tar_bytes([entry("..\\evil", b"x")]), "backslash"),
-    "tar_control": (lambda: tar_bytes([entry("a\nb", b"x")]), "control"),
-    "tar_bidi": (lambda: tar_bytes([entry("a\u202eb", b"x")]), "control"),
-    "tar_undecodable": (lambda: tar_bytes([entry("a\udcffb", b"x")]), "undecodable"),
-    "tar_long_component": (lambda: tar_bytes([entry("\u00e9" * 128, b"x")]), "255 bytes"),
-    "tar_deep": (lambda: tar_bytes([entry("a/" * 32 + "b", b"x")]), "folders deep"),
-    "tar_no_name": (lambda: tar_bytes([entry("./", b"x", type=tarfile.REGTYPE)]), "member"),
-    "tar_symlink": (
-        lambda: tar_bytes([entry("ok"), entry("l", type=tarfile.SYMTYPE, linkname="/etc/passwd")]),
-        "'l' is a symbolic link",
-    ),
-    "tar_hardlink": (
-        lambda: tar_bytes([entry("a", b"x"), entry("h", type=tarfile.LNKTYPE, linkname="a")]),
-        "'h' is a hard link",
-    ),
-    "tar_chardev": (lambda: tar_bytes([entry("d", type=tarfile.CHRTYPE)]), "'d' is a character device"),
-    "tar_blockdev": (lambda: tar_bytes([entry("d", type=tarfile.BLKTYPE)]), "'d' is a block device"),
-    "tar_fifo": (lambda: tar_bytes([entry("d", type=tarfile.FIFOTYPE)]), "'d' is a named pipe"),
-    "tar_unknown_type": (lambda: tar_bytes([entry("d", type=b"V")]), "unknown type"),
-    "tar_sparse": (sparse_tar, "'big' is a sparse file"),
-    "tar_duplicate": (lambda: tar_bytes([entry("a", b"x"), entry("./a", b"y")]), "'./a' collides with 'a'"),
-    "tar_case": (lambda: tar_bytes([entry("a", b"x"), entry("A", b"y")]), "'A' collides with 'a'"),
-    "tar_case_folder": (lambda: tar_bytes([entry("d/a", b"x"), entry("D/b", b"y")]), "only in case"),
-    "tar_normalization": (
-        lambda: tar_bytes([entry("\u00e9", b"x"), entry("e\u0301", b"y")]),
-        "collides",
-    ),
-    "tar_file_then_folder": (lambda: tar_bytes([entry("a", b"x"), entry("a/b", b"y")]), "'a/b' collides"),
-    "tar_folder_then_file": (lambda: tar_bytes([entry("a/b", b"x"), entry("a", b"y")]), "'a' collides"),
-    "tar_truncated": (lambda: good_tar()[:1500], "cut off"),
-    "tar_without_end": (lambda: tar_bytes([entry("a", b"x" * 512)])[:1024], "cut off"),
-    "tar_trailing": (lambda: good_tar() + b"more", "something follows"),
-    "tar_bad_header": (lambda: flipped(good_tar(), 1024 + 5), "damaged where a header"),
-    "tar_negative_size": (lambda: raw_header(b"n", b"\xff" * 12) + bytes(1024), "impossible size|backwards"),
-    "tar_huge_size": (lambda: raw_header(b"n", b"77777777777\0") + bytes(1024), "cut off within member 'n'"),
-    "tar_pax_negative": (
-        lambda: tar_bytes([entry("n", b"x", pax_headers={"size": "-1024"})], format=tarfile.PAX_FORMAT),
-        "impossible size",
-    ),
-    "tar_huge_long_name": (
-        lambda: raw_header(b"././@LongLink", b"77777777777\0", b"L") + bytes(1024),
-        "asks for [0-9]+ bytes at once",
-    ),
-    "tar_gz_truncated": (lambda: gzip.compress(good_tar())[:-20], "damaged"),
-    "tar_gz_bad_crc": (lambda: flipped(gzip.compress(good_tar()), -6), "CRC"),
-    "tar_gz_trailing": (lambda: gzip.compress(good_tar()) + b"PK\x05\x06", "damaged"),
-    "tar_xz_truncated": (lambda: lzma.compress(good_tar())[:-20], "damaged"),
-    "tar_bz2_bomb": (lambda: bz2.compress(tar_bytes([entry("b", bytes(2**24))])), "more than .* bytes"),
-    "tar_xz_bomb": (lambda: lzma.compress(tar_bytes([entry("b", bytes(2**24))])), "more than .* bytes"),
-    "tar_empty": (lambda: bytes(10240), "not a tar or zip"),
-    "zip_traversal": (lambda: zip_bytes([("../evil", b"x")]), r"'\.\./evil' has '\.\.'"),
-    "zip_absolute": (lambda: zip_bytes([("/evil", b"x")]), r"'/evil' has an absolute"),
-    "zip_backslash": (lambda: zip_bytes([("a_b", b"x")]).replace(b"a_b", b"a\\b"), "backslash"),
-    "zip_nul_name": (lambda: zip_bytes([("a_b", b"x")]).replace(b"a_b", b"a\0b"), "control"),
-    "zip_symlink": (
-        lambda: zip_bytes([(zip_mode("l", stat.S_IFLNK | 0o777), b"/etc/passwd")]),
-        "'l' is not a regular file",
-    ),
-    "zip_device": (lambda: zip_bytes([(zip_mode("d", stat.S_IFCHR), b"")]), "'d' is not a regular file"),
-    "zip_case": (lambda: zip_bytes([("a", b"x"), ("A", b"y")]), "'A' collides with 'a'"),
-    "zip_file_then_folder": (lambda: zip_bytes([("a", b"x"), ("a/b", b"y")]), "'a/b' collides"),
-    "zip_encrypted": (encrypted_zip, "'secret' is encrypted"),
-    "zip_bad_method": (
-        lambda: patched(
-            patched(zip_bytes([("a", b"x")]), b"PK\x03\x04", 8, b"\x63\x00"), b"PK\x01\x02", 10, b"\x63\x00"
-        ),
-        "'a' is damaged",
-    ),
-    "zip_bad_crc": (lambda: flipped(good_zip(), 38), "'top.txt' is damaged"),
-    "zip_size_lie": (
-        lambda: patched(
-            patched(zip_bytes([("a", b"abc")]), b"PK\x03\x04", 22, b"\x09\0\0\0"),
-            b"PK\x01\x02",
-            24,
-            b"\x09\0\0\0",
-        ),
-        "'a' has 3 bytes, not 9",
-    ),
-    "zip_headers_differ": (
-        lambda: patched(zip_bytes([("a", b"abc")]), b"PK\x01\x02", 24, b"\x09\0\0\0"),
-        "described differently",
-    ),
-    "zip_names_differ": (
-        lambda: patched(zip_bytes([("a", b"abc")]), b"PK\x01\x02", 46, b"b"),
-        "'b' is damaged",
-    ),
-    "zip_overlap": (overlapping_zip, "overlaps"),
-    "zip_truncated": (lambda: good_zip()[:-10], "cut off|follows"),
-    "zip_trailing": (lambda: good_zip() + b"more", "something follows"),
-    "zip_prefix": (lambda: b"MZ" + good_zip(), "not a tar or zip"),
-    "zip_prefix_of_zip": (lambda: b"PK\x03\x04" + bytes(40) + good_zip(), "something precedes"),
-    "zip64_lie": (lambda: zip64(-9), "zip64 locator points elsewhere"),
-    "zip_bomb": (lambda: zip_bytes([("b", bytes(2**24))]), "more than max_ratio|bytes"),
-    "zip_empty": (lambda: zip_bytes([]), "no files"),
-    "polyglot": (lambda: good_tar() + good_zip(), "something follows"),
-    "text": (lambda: b"hello, this is no archive" * 99, "not a tar or zip"),
-    "nothing": (lambda: b"", "not a tar or zip"),
-}
+    "zip_end_counts_more": (good_zip()[:-14] + b"\x04\0\x04\0" + good_zip()[-10:], "counts 4 members, its directory"),
+    "zip_empty": (zipped(), "no files"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses_whole(case: str, tmp_path: Path) -> None:
-    """A hostile or damaged archive is refused by name and leaves nothing, inside or outside."""
-    make, why = REFUSED[case]
-    (tmp_path / "x").write_bytes(make())
+    """What the list of hostile archives lacks is refused as well, and leaves nothing, inside or outside."""
+    packed, why = REFUSED[case]
+    (tmp_path / "x").write_bytes(packed)
 
     with pytest.raises(ArchiveError, match=f"(?s)cannot extract .*(?:{why}).*Nothing was extracted"):
         extract_archive(tmp_path / "x", tmp_path / "out/target", max_ratio=100)
@@ -266,7 +113,7 @@ def test_refuses_whole(case: str, tmp_path: Path) -> None:
         lambda: bz2.compress(good_tar()),
         lambda: lzma.compress(good_tar()),
         good_zip,
-        zip64,
+        lambda: large(0),
     ],
     ids=["tar", "gz", "bz2", "xz", "zip", "zip64"],
 )
@@ -335,7 +182,10 @@ def test_any_honest_tree_survives(
 ) -> None:
     """Packing and unpacking is the identity for any names that do not collide."""
     folder = tmp_path_factory.mktemp("tree")
-    packed = zip_bytes(tree.items()) if is_zip else tar_bytes([entry(*item) for item in tree.items()])
+    if is_zip:
+        packed = zipped(*(Member(name.encode(), data, flags=0x800) for name, data in tree.items()))
+    else:
+        packed = tar(*(entry(*item) for item in tree.items()))
     (folder / "x").write_bytes(packed)
 
     extract_archive(folder / "x", folder / "out")
@@ -374,18 +224,16 @@ def test_any_truncation_is_refused(size: int, tmp_path: Path) -> None:
 
 def test_modes_and_owners_are_ours(tmp_path: Path) -> None:
     """Setuid bits, closed folders and foreign owners of a tar are not taken over."""
-    members = [
-        entry("d", type=tarfile.DIRTYPE, mode=0),
-        entry("d/s", b"x", mode=0o6777, uid=12345, gid=12345),
-    ]
-    (tmp_path / "x").write_bytes(tar_bytes(members))
+    members = folder("d", mode=0), entry("d/s", b"x", mode=0o6777, owner=12345)
+    (tmp_path / "x").write_bytes(tar(*members))
 
     extract_archive(tmp_path / "x", tmp_path / "out")
 
-    status = (tmp_path / "out/d/s").stat()
-    (tmp_path / "ordinary").touch()
-    assert stat.S_IMODE(status.st_mode) == stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)
-    assert status.st_uid == os.geteuid()
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name, like in (("out/d/s", "file"), ("out/d", "folder"), ("out", "folder")):
+        status, ordinary = (tmp_path / name).stat(), (tmp_path / like).stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (stat.S_IMODE(ordinary.st_mode), os.geteuid())
 
 
 def test_limits_are_named(tmp_path: Path) -> None:
@@ -394,7 +242,7 @@ def test_limits_are_named(tmp_path: Path) -> None:
     (tmp_path / "y").write_bytes(good_tar())
 
     for path in (tmp_path / "x", tmp_path / "y"):
-        with pytest.raises(ArchiveError, match="more than 2 members; raise max_members"):
+        with pytest.raises(ArchiveError, match=r"more than 2( members)?; raise max_members"):
             extract_archive(path, tmp_path / "out", max_members=2)
         with pytest.raises(ArchiveError, match="raise max_bytes"):
             extract_archive(path, tmp_path / "out", max_bytes=1000)
@@ -425,93 +273,3 @@ def test_never_touches_what_exists(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="it exists; remove it"):
         extract_archive(tmp_path / "x", tmp_path / "out")
     assert tree_of(tmp_path / "out") == {"mine": b"mine"}
-
-
-def test_unpacks_below_a_linked_folder(tmp_path: Path) -> None:
-    """A folder may be a link to a larger disk."""
-    (tmp_path / "x").write_bytes(good_zip())
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "link").symlink_to("disk")
-
-    extract_archive(tmp_path / "x", tmp_path / "link/out")
-    merge_archive(tmp_path / "x", tmp_path / "link")
-
-    assert tree_of(tmp_path / "disk") == {**TREE, **{f"out/{name}": data for name, data in TREE.items()}}
-
-
-def test_merge_adds_and_replaces(tmp_path: Path) -> None:
-    """Merging replaces files of the same name and keeps the neighbours."""
-    (tmp_path / "x").write_bytes(good_zip())
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/mine").write_text("mine")
-    (tmp_path / "data/a.bin").write_text("old")
-
-    merge_archive(tmp_path / "x", tmp_path, expect="data")
-
-    assert tree_of(tmp_path) == {**TREE, "data/mine": b"mine", "x": good_zip()}
-
-
-def test_merge_places_the_expected_entry_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sees the expected entry sees the rest as well."""
-    (tmp_path / "x").write_bytes(zip_bytes([("a", b""), ("b", b""), ("c", b"")]))
-    order: list[str] = []
-    rename = Path.replace
-
-    def recorded(self: Path, target: Path) -> Path:
-        order.append(Path(target).name)
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", recorded)
-    merge_archive(tmp_path / "x", tmp_path, expect="a")
-
-    assert order == ["b", "c", "a"]
-
-
-@pytest.mark.parametrize("obstacle", ["link", "kind", "itself", "missing"])
-def test_merge_refuses_before_the_first_rename(obstacle: str, tmp_path: Path) -> None:
-    """A link, another kind, the archive itself or a missing name stops a merge before it began."""
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    (folder / "x").write_bytes(zip_bytes([*TREE.items(), *([("x", b"new")] if obstacle == "itself" else [])]))
-    if obstacle == "link":
-        (folder / "data").symlink_to(victim)
-    if obstacle == "kind":
-        (folder / "data").write_text("a file")
-    before = tree_of(folder)
-
-    with pytest.raises(ArchiveError, match="no 'nothing'" if obstacle == "missing" else "it would replace"):
-        merge_archive(folder / "x", folder, expect="nothing" if obstacle == "missing" else None)
-    assert tree_of(folder) == before
-    assert list(victim.iterdir()) == []
-
-
-def test_survives_kill(tmp_path: Path) -> None:
-    """After SIGKILL at any time there is nothing or everything, and the next call sweeps and succeeds."""
-    tree = {f"{number:04}/file": zlib.compress(bytes([number % 256]) * 9999) for number in range(400)}
-    (tmp_path / "x").write_bytes(tar_bytes([entry(*item) for item in tree.items()]))
-    code = "from kflow.core.archives import extract_archive as e; e('x', 'out')"
-    seen_partial = 0
-    for delay in (0, 0.01, 0.02, 0.04, 0.08):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(kflow.__file__).parents[1])},
-        )
-        before = set(tmp_path.glob(".out.*.unpack"))
-        while child.poll() is None and set(tmp_path.glob(".out.*.unpack")) <= before:
-            time.sleep(0.001)
-        time.sleep(delay)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        seen_partial += any(tmp_path.glob(".out.*.unpack"))
-        if (tmp_path / "out").exists():
-            assert tree_of(tmp_path / "out") == tree
-            (tmp_path / "out").rename(tmp_path / f"done{delay}")
-
-    extract_archive(tmp_path / "x", tmp_path / "out")
-
-    assert seen_partial
-    assert tree_of(tmp_path / "out") == tree
-    assert not list(tmp_path.glob(".out.*"))

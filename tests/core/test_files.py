@@ -25,7 +25,7 @@ from kflow.core.files import DownloadError, HashMismatchError, file_digest, pars
 
 BODY = bytes(range(256)) * 2000  # as the server of conftest.py sends it
 SHA256 = hashlib.sha256(BODY).hexdigest()
-QUICK: dict[str, Any] = {"timeout": 1.0, "backoff": 0.01}
+QUICK: dict[str, Any] = {"timeout": 1.0, "backoff": 0.01, "on_retry": lambda _: None}
 
 Left = Callable[[], list[str]]
 Run = Callable[..., "Popen[bytes]"]
@@ -84,7 +84,8 @@ if sys.argv[3] == "lying":
     import fcntl
     fcntl.flock = lambda *_: None
 from kflow.core import get_file
-path = get_file("a", sys.argv[1], file_hash=sys.argv[4], cache_dir=sys.argv[2], backoff=0.01, retries=20)
+patient = {"backoff": 0.01, "retries": 20, "on_retry": lambda _: None}
+path = get_file("a", sys.argv[1], file_hash=sys.argv[4], cache_dir=sys.argv[2], **patient)
 sys.exit(open(path, "rb").read() != bytes(range(256)) * 2000)
 """
 
@@ -281,12 +282,13 @@ def test_hits_write_nothing(server: Any, cache: Path) -> None:
     """A hit leaves the folder as it was, so that a read-only cache serves."""
     get_file("a", server.url, cache_dir=cache)
     (cache / "datasets/.a.lock").unlink()
+    get_file("a", server.url, file_hash=SHA256, cache_dir=cache)  # is hashed, which the sidecar notes
     before = (cache / "datasets").stat().st_mtime_ns
 
     get_file("a", server.url, file_hash=SHA256, cache_dir=cache)
 
     assert (cache / "datasets").stat().st_mtime_ns == before
-    assert [path.name for path in (cache / "datasets").iterdir()] == ["a"]
+    assert {path.name for path in (cache / "datasets").iterdir()} == {"a", ".a.verified"}
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
@@ -459,11 +461,61 @@ def test_file_digest(tmp_path: Path) -> None:
         file_digest(tmp_path / "a", "nope")
 
 
-@pytest.mark.parametrize("limits", [{"timeout": 0}, {"max_size": 0}, {"retries": -1}, {"backoff": -1.0}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"timeout": 0},
+        {"timeout": {"read": 1, "total": -1}},
+        {"timeout": {"write": 1}},
+        {"min_speed": -1},
+        {"max_size": 0},
+        {"retries": -1},
+        {"backoff": -1.0},
+    ],
+)
 def test_refuses_limits(limits: dict[str, Any], cache: Path) -> None:
-    """Limits that cannot be met are refused."""
-    with pytest.raises(ValueError, match="must be above 0"):
+    """Limits that cannot be met, and times that there are none of, are refused."""
+    with pytest.raises(ValueError, match=f"{next(iter(limits))}.* (must be|at least 0)"):
         get_file("a", "http://127.0.0.1:1/", cache_dir=cache, **limits)
+
+
+def test_a_single_mirror_must_be_in_a_list(cache: Path) -> None:
+    """A text is no list of origins, though Python would take it for one; its secrets are not shown."""
+    with pytest.raises(TypeError, match=r"must be a list of origins, not 'http://h/a\?\.\.\.' alone"):
+        get_file("a", "http://127.0.0.1:1/", mirrors="http://u:p@h/a?b=c", cache_dir=cache)
+
+
+def test_force_download(server: Any, cache: Path) -> None:
+    """The file is fetched anew; the old one stays where that fails."""
+    server.route = lambda h, n: h.answer(b"old" if n == 1 else b"new", 404 if n == 2 else 200)
+    path = Path(get_file("a", server.url, cache_dir=cache))
+
+    with pytest.raises(DownloadError, match="404"):
+        get_file("a", server.url, cache_dir=cache, force_download=True)
+    assert path.read_bytes() == b"old"
+    get_file("a", server.url, cache_dir=cache, force_download=True)
+    assert path.read_bytes() == b"new"
+
+
+def test_is_on_the_disk_before_it_has_its_name(server: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are synced, then renamed, then the folder is synced: a power cut leaves all or nothing."""
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        done.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().suffix)
+        sync(descriptor)
+
+    def note_replace(self: Path, target: Path) -> Path:
+        done.append(f"rename {self.suffix}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+
+    get_file("a", server.url, cache_dir=cache)
+
+    assert done == ["sync .part", "rename .part", "sync "]
 
 
 def test_additions_are_keyword_only(cache: Path) -> None:

@@ -16,6 +16,7 @@ from kflow.spec.workflow import Step
 
 FIT = {"kind": "train", "model": "${model}", "x": "${x}", "y": "${y}", "loss": "mse"}
 SLICE = {"kind": "slice_hdf5", "datapath": "a.h5", "dataset": "images"}
+FETCH = {"kind": "fetch", "origin": "https://h/x", "file_hash": "0" * 64}
 INPUTS: dict[str, Any] = {
     "inputs": {"x": "1", "y": "2"},
     "files": {"datapath": "3"},
@@ -52,6 +53,7 @@ def key(fields: dict[str, Any], **changes: Any) -> str:
         ({"kind": "normalize", "x": "${x}"}, {"axis": -1, "order": 2}),
         ({"kind": "normalize", "x": "${x}", "order": 1}, {"order": 1.0}),
         ({"kind": "predict", "model": "${m}", "x": "${x}"}, {"to_file": "guesses.npy"}),
+        (FETCH, {"mirrors": ["https://h/y"], "max_size": 9, "timeouts": {"read": 3}}),
     ],
 )
 def test_what_cannot_change_a_result_changes_no_fingerprint(fields: dict[str, Any], same: dict[str, Any]) -> None:

@@ -98,6 +98,16 @@ def test_a_download_in_plain_lines() -> None:
     assert text.split("\n") == [f"    {percent} % of 4.0 MB" for percent in (0, 25, 50, 75)] + [""]
 
 
+def test_a_further_try_in_a_plain_line() -> None:
+    """Who waits is told why; what a server said cannot steer the terminal."""
+    told = events.StepProgress("a", {"event": "retry", "text": "try 2 of 5 of http://h/x: no\x1b answer"})
+
+    text = tell(told)
+
+    assert text.startswith("    try 2 of 5 of http://h/x: no")
+    assert "\x1b" not in text
+
+
 FAILURE = events.StepFailed(
     "fit",
     Diagnostic("step 'fit' failed: no luck", Mark(2, 3, 3)),

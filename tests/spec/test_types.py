@@ -89,6 +89,8 @@ def test_a_value_of_the_right_form_stays_what_it_is(kind: Any, value: object) ->
         (OutputPath, "", "the path of a file to write"),
         (Origin, "ftp://example.org/x", "cannot fetch from ftp://"),
         (Origin, "https://", "names no file"),
+        (Origin, "file://elsewhere/x", "it names the host elsewhere"),
+        (Origin, "file:///a?b", "write a ? in a name as %3F"),
         (Origin, "", "a URL or a path"),
         (Digest, "sha256:12", "a sha256 digest has 64 hex digits, this one has 2"),
         (Digest, "xyz", "a digest in hexadecimal digits"),
@@ -121,7 +123,7 @@ def test_a_file_can_be_a_reference_or_a_path() -> None:
     [
         ("data/x.h5", False, "data/x.h5"),
         ("file:///tmp/x", False, "/tmp/x"),
-        ("FILE://x", False, "x"),
+        ("FILE://LocalHost/tmp/a%20b", False, "/tmp/a b"),
         ("Http://example.org/x", True, "Http://example.org/x"),
     ],
 )

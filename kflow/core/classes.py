@@ -1,0 +1,120 @@
+"""The labels that classes have: from label to number and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+__all__ = ["Classes"]
+
+_SHOWN = 10  # as many classes are listed in an error
+_TABLE = 2**20  # numbers that are not further apart are looked up in a table
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The labels of some classes, in the order of their numbers.
+
+    Examples
+    --------
+    >>> animals = Classes.of(["cat", "dog"])
+    >>> animals.numbers(np.array(["dog", "cat", "cow"]))
+    array([ 1,  0, -1])
+    >>> animals.labels[[1, 0]]
+    array(['dog', 'cat'], dtype='<U3')
+    """
+
+    names: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, labels: Iterable[Any]) -> Self:
+        """Return the classes with these labels, each known to be another.
+
+        Raises
+        ------
+        TypeError
+            If the labels are one text, or no sequence, or cannot be told apart by ``==``.
+        ValueError
+            If there are none, or one comes twice or is NaN.
+        """
+        if isinstance(labels, str | bytes) or not hasattr(labels, "__iter__"):
+            msg = f"classes must be a list of labels, one for each class, not {labels!r}"
+            raise TypeError(msg)
+        names = tuple(labels.tolist() if isinstance(labels, np.ndarray | np.generic) else labels)
+        names = tuple(name.item() if isinstance(name, np.generic) else name for name in names)
+        if not names:
+            msg = "classes is empty; it must have one label for each class"
+            raise ValueError(msg)
+        seen: set[Any] = set()
+        for name in names:
+            if name in seen or name != name:  # noqa: PLR0124 - NaN equals nothing, itself included
+                msg = f"the label {name!r} cannot be a class" if name not in seen else f"classes has {name!r} twice"
+                raise ValueError(msg)
+            seen.add(name)
+        return cls(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def labels(self) -> NDArray[Any]:
+        """The labels as an array: of text or of numbers if all are, else of objects."""
+        alike = all(isinstance(name, str) for name in self.names) or self._are_numbers
+        labels = np.array(self.names) if alike else np.empty(len(self), object)
+        if not alike:
+            labels[:] = self.names
+        return labels
+
+    @property
+    def _are_numbers(self) -> bool:
+        return all(isinstance(name, bool | int | float) for name in self.names)
+
+    def as_labels(self, y: Any) -> NDArray[Any]:
+        """Return labels as an array: of objects unless all are numbers, for NumPy would make text of 1 beside "a"."""
+        return np.asarray(y, None if self._are_numbers else object)
+
+    def numbers(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the number of the class of each label, and -1 where there is none."""
+        labels = self.labels
+        if y.dtype.kind in "iu" and labels.dtype.kind == "i" and int(labels.max()) - int(labels.min()) < _TABLE:
+            return self._looked_up(y)
+        if y.dtype.kind == labels.dtype.kind and y.dtype.kind in "biuf":
+            order = np.argsort(labels)
+            found = order[np.minimum(np.searchsorted(labels, y, sorter=order), len(self) - 1)]
+            return np.where(labels[found] == y, found, -1)
+        number = {name: at for at, name in enumerate(self.names)}
+        # h5py reads texts as bytes
+        number |= {name.encode(): at for name, at in list(number.items()) if isinstance(name, str)}
+        numbers = [number.get(label, -1) for label in y.reshape(-1).tolist()]
+        return np.array(numbers, np.intp).reshape(y.shape)
+
+    def _looked_up(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the class numbers of integers, from a table."""
+        low, high = self.labels.min(), self.labels.max()
+        table = np.full(int(high) - int(low) + 1, -1)
+        table[self.labels - low] = np.arange(len(self))
+        if not y.size or (y.min() >= low and y.max() <= high):
+            return np.asarray(table[y.astype(np.intp, copy=False) - low])
+        numbers, known = np.full(y.shape, -1), (y >= low) & (y <= high)
+        numbers[known] = table[y[known].astype(np.intp) - low]
+        return numbers
+
+    def describe_miss(self, label: Any) -> str:
+        """Say that a label is none of the classes, and which may be meant."""
+        text = label.decode(errors="replace") if isinstance(label, bytes) else label
+        cutoff = 0.6 if isinstance(text, str) else 1.0  # 30 is not like 3, but '3' may be meant
+        near = get_close_matches(str(text), [str(name) for name in self.names], cutoff=cutoff)
+        if near:
+            meant = " or ".join(repr(name) for name in self.names if str(name) in near)
+            return f"is none of the {len(self)} classes; did you mean {meant}?"
+        shown = ", ".join(repr(name) for name in self.names[:_SHOWN])
+        return f"is none of the {len(self)} classes, {shown}{', ...' if len(self) > _SHOWN else ''}"

@@ -1,0 +1,392 @@
+"""One model computed on several devices at once, so that the results are those of one device.
+
+MirroredStrategy of TensorFlow runs the replicas: it puts their operations on the devices and lets them wait for one
+another. It does nothing else here. The weights stay where they are, the loss, the metrics and the update of the
+weights are computed once, by Keras, from the joined outputs; so they need no scaling, whatever the loss and however
+many rows each replica has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+__all__ = ["Joined", "make_strategy", "run_replicas"]
+
+_REPLICA = threading.local()  # `rows`: 1 in a replica that has rows of the batch, 0 in one that has none
+_SEED_STEP = 0x9E3779B9  # 2**32 divided by the golden ratio: the seeds of no two replicas are neighbours
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """The rows of a batch that each replica gets: where they start, how many, and their share of all."""
+
+    starts: list[Any]
+    sizes: list[Any]
+    shares: list[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replica:
+    """What one replica computed, and the tape to compute the gradients with."""
+
+    tape: Any
+    weights: list[Any]
+    inputs: list[Any]
+    outputs: list[Any]
+    masks: list[Any]
+    losses: list[Any]
+    state: dict[int, Any]
+    """What layers assigned to variables while they computed, by the index of the variable."""
+    structure: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """What all replicas computed together."""
+
+    outputs: Any
+    losses: list[Any]
+
+
+def make_strategy(devices: Sequence[str]) -> Any:
+    """Make the strategy that runs a replica on each device.
+
+    Examples
+    --------
+    >>> make_strategy(["CPU:0"]).num_replicas_in_sync
+    1
+    """
+    import tensorflow as tf
+
+    # The default on CPUs, collective operations, fails for the second strategy of a process; and these few numbers
+    # (the moments of batch normalization) gain nothing from NCCL.
+    return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+def run_replicas(model: Any, strategy: Any, merge_device: str, inputs: Any, training: bool | None) -> Joined:
+    """Divide a batch, compute the model on each device, and join what comes out.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any built model; its variables are read, and those that are not trained are updated once.
+    strategy : tf.distribute.MirroredStrategy
+        As `make_strategy` makes it.
+    merge_device : str
+        Where the outputs are joined.
+    inputs : nested tensors
+        A batch; the first axis of each tensor is cut.
+    training : bool, optional
+        As Keras passes it to layers.
+
+    Returns
+    -------
+    Joined
+        The outputs, structured and masked as those of the model; and the losses that layers added (activity
+        regularizers, ``add_loss``), each the mean over the rows.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> run_replicas(model, make_strategy(["CPU:0"]), "CPU:0", keras.ops.ones((3, 4)), False).outputs.shape
+    TensorShape([3, 1])
+    """
+    import tensorflow as tf
+
+    tensors = tf.nest.flatten(inputs)
+    run = _Run(model, strategy, merge_device, inputs, training, _cut(tensors[0], strategy.num_replicas_in_sync))
+    # The weights are arguments, read outside of the replicas: so the gradients reach the variables of the model.
+    weights = [tf.convert_to_tensor(variable) for variable in run.trained]
+    compute = tf.custom_gradient(run.compute)
+    found = iter(tf.nest.flatten(compute(*weights, *tensors)))
+    replica = run.replicas[0]
+    outputs = [next(found) for _ in replica.outputs]
+    losses = [next(found) for _ in replica.losses]
+    for output, mask in zip(outputs, replica.masks, strict=True):
+        if mask is not None:
+            output._keras_mask = next(found)
+    for index in replica.state:
+        run.variables[index].assign(next(found))
+    return Joined(tf.nest.pack_sequence_as(replica.structure, outputs), losses)
+
+
+def _cut(tensor: Any, count: int) -> Cut:
+    """Deal out the rows as evenly as possible: the first replicas take one row more.
+
+    A replica for which no row is left starts at the last one. It must compute something, since kernels and layers
+    fail on no rows or give NaN; what it computes counts nothing.
+    """
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        rows = tf.shape(tensor)[0]
+        whole, rest = rows // count, rows % count
+        sizes = [whole + tf.cast(number < rest, rows.dtype) for number in range(count)]
+        starts = [tf.minimum(number * whole + tf.minimum(number, rest), rows - 1) for number in range(count)]
+        return Cut(starts, sizes, [tf.cast(size / rows, "float32") for size in sizes])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """A batch on its way through the replicas, forwards and backwards."""
+
+    model: Any
+    strategy: Any
+    merge_device: str
+    inputs: Any
+    training: bool | None
+    cut: Cut
+    replicas: list[Replica] = field(default_factory=list)
+
+    @property
+    def trained(self) -> list[Any]:
+        """The variables that are trained."""
+        return list(self.model.trainable_variables)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables, the trained ones first."""
+        return [*self.trained, *self.model.non_trainable_variables]
+
+    def compute(self, *tensors: Any) -> Any:
+        """Compute all replicas and join them; give the gradient as well, as `tf.custom_gradient` wants it.
+
+        TensorFlow places what a gradient computes on the default device, wherever the forward operation was; a
+        gradient of our own is the way to have it on the replica's.
+        """
+        count = len(self.trained)
+        with _synchronized_moments(self.model):
+            self.replicas.extend(self._on_each(partial(self._forward, tensors[:count], tensors[count:])))
+        return self._join(), self._backward
+
+    def _on_each(self, function: Any) -> list[Any]:
+        """Call a function on each device with the number of the replica, and list what it gives."""
+        import tensorflow as tf
+
+        results: dict[int, Any] = {}
+
+        def call(number: int) -> None:
+            _REPLICA.rows = self.cut.sizes[number] > 0
+            results[number] = function(number)
+
+        numbers = self.strategy.experimental_distribute_values_from_function(lambda each: each.replica_id_in_sync_group)
+        self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
+        return [results[number] for number in sorted(results)]
+
+    # --- forwards --------------------------------------------------------------------------------------
+
+    def _forward(self, weights: Sequence[Any], tensors: Sequence[Any], number: int) -> Replica:
+        import tensorflow as tf
+
+        own_weights = [tf.identity(weight) for weight in weights]
+        with tf.device("CPU:0"):  # where Keras feeds batches, so that each device is sent only its part
+            parts = self._take(tensors, number, at_least=1)
+        own_inputs = [tf.identity(part) for part in parts]
+        state = [_state_of(variable, number) for variable in self.model.non_trainable_variables]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([tensor for tensor in own_weights + own_inputs if tensor.dtype.is_floating])
+            with _scope(self.variables, [*own_weights, *state], tape) as scope:
+                structure = self.model(tf.nest.pack_sequence_as(self.inputs, own_inputs), training=self.training)
+            outputs = tf.nest.flatten(structure)
+            masks = [getattr(output, "_keras_mask", None) for output in outputs]
+            size = self.cut.sizes[number]
+            rows = [output[:size] for output in outputs]
+        masks = [None if mask is None else mask[:size] for mask in masks]
+        return Replica(tape, own_weights, own_inputs, rows, masks, list(scope.losses), scope.assigned, structure)
+
+    def _take(self, tensors: Sequence[Any], number: int, at_least: int = 0) -> list[Any]:
+        """Cut a replica's rows out."""
+        import tensorflow as tf
+
+        start, size = self.cut.starts[number], tf.maximum(self.cut.sizes[number], at_least)
+        return [tensor[start : start + size] for tensor in tensors]
+
+    def _join(self) -> list[Any]:
+        """Join outputs, losses, masks and new values of variables, in this order."""
+        import tensorflow as tf
+
+        with tf.device(self.merge_device):
+            first = self.replicas[0]
+            outputs = [tf.concat(parts, 0) for parts in zip(*(each.outputs for each in self.replicas), strict=True)]
+            losses = [self._mean(parts) for parts in zip(*(each.losses for each in self.replicas), strict=True)]
+            masks = [
+                tf.concat([each.masks[index] for each in self.replicas], 0)
+                for index, mask in enumerate(first.masks)
+                if mask is not None
+            ]
+            state = [self._mean([each.state[index] for each in self.replicas]) for index in first.state]
+        return [*outputs, *losses, *masks, *state]
+
+    def _mean(self, values: Sequence[Any]) -> Any:
+        """Weigh each replica's value by its rows; whole numbers, such as seeds, are those of the first."""
+        import tensorflow as tf
+
+        if not values[0].dtype.is_floating:
+            return values[0]
+        return tf.add_n([x * tf.cast(share, x.dtype) for x, share in zip(values, self.cut.shares, strict=True)])
+
+    # --- backwards -------------------------------------------------------------------------------------
+
+    def _backward(self, *upstream: Any) -> list[Any]:
+        import tensorflow as tf
+
+        found = self._on_each(partial(self._gradients, upstream))
+        variables = self.trained
+        gradients = []
+        for index, each in enumerate(zip(*found, strict=True)):
+            if index < len(variables):
+                with tf.device(variables[index].value.device):
+                    gradients.append(_sum(each))
+            else:
+                with tf.device(self.merge_device):
+                    gradients.append(None if each[0] is None else tf.concat(each, 0))
+        return gradients
+
+    def _gradients(self, upstream: Sequence[Any], number: int) -> list[Any]:
+        """Compute the gradients of one replica, for its weights and then for its rows of the inputs."""
+        import tensorflow as tf
+
+        replica = self.replicas[number]
+        count = len(replica.outputs)
+        with tf.device(self.merge_device):
+            seeds = self._take(upstream[:count], number)
+        for loss in upstream[count : count + len(replica.losses)]:
+            seeds.append(loss * tf.cast(self.cut.shares[number], loss.dtype))
+        pairs = [
+            pair for pair in zip(replica.outputs + replica.losses, seeds, strict=True) if pair[0].dtype.is_floating
+        ]
+        targets, seeds = (list(each) for each in zip(*pairs, strict=True))
+        # A weight that a layer assigned to has a gradient from before and one from after, as a variable has.
+        assigned = {index: value for index, value in replica.state.items() if index < len(replica.weights)}
+        sources = [*replica.weights, *replica.inputs, *assigned.values()]
+        gradients = replica.tape.gradient(targets, sources, seeds)
+        for index in reversed(assigned):
+            gradients[index] = _sum([each for each in (gradients[index], gradients.pop()) if each is not None])
+        inputs = gradients[len(replica.weights) :]
+        size = self.cut.sizes[number]
+        own = [None if each is None else tf.convert_to_tensor(each)[:size] for each in inputs]
+        return [*gradients[: len(replica.weights)], *own]
+
+
+def _scope(variables: Sequence[Any], values: Sequence[Any], tape: Any) -> Any:
+    """Make a scope in which variables have these values, and what layers assign or add is noted, not done.
+
+    Keras would update moving averages and seeds once per replica, and mix up the losses of the replicas.
+    """
+    import keras
+    import tensorflow as tf
+
+    places = {id(variable): index for index, variable in enumerate(variables)}
+
+    class Scope(keras.StatelessScope):  # type: ignore[misc]  # Keras has no types
+        """Notes what is assigned, cut off from where it comes from, as variables are."""
+
+        def __init__(self) -> None:
+            super().__init__(zip(variables, values, strict=True), collect_losses=True)
+            self.assigned: dict[int, Any] = {}
+
+        def add_update(self, update: tuple[Any, Any]) -> None:
+            variable, value = update
+            value = tf.stop_gradient(value)
+            if value.dtype.is_floating:
+                tape.watch(value)
+            super().add_update((variable, value))
+            self.assigned[places[id(variable)]] = value
+
+    return Scope()
+
+
+def _state_of(variable: Any, number: int) -> Any:
+    """Read a variable that is not trained; the seeds of random layers differ from replica to replica."""
+    import tensorflow as tf
+
+    value = tf.convert_to_tensor(variable)
+    if number and variable.path.endswith("seed_generator_state"):
+        with tf.device("CPU:0"):  # GPUs do not add such numbers
+            return value + tf.constant([number * _SEED_STEP % 2**32, 0], value.dtype)
+    return value
+
+
+def _sum(gradients: Sequence[Any]) -> Any:
+    """Add gradients up; those of embeddings stay lists of rows."""
+    import tensorflow as tf
+
+    if not gradients or gradients[0] is None:
+        return None
+    if not all(isinstance(each, tf.IndexedSlices) for each in gradients):
+        return tf.add_n([tf.convert_to_tensor(each) for each in gradients])
+    values, indices = ([getattr(each, name) for each in gradients] for name in ("values", "indices"))
+    return tf.IndexedSlices(tf.concat(values, 0), tf.concat(indices, 0), gradients[0].dense_shape)
+
+
+# --- batch normalization -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _synchronized_moments(model: Any) -> Iterator[None]:
+    """Let the layers of batch normalization take mean and variance over the rows of all replicas.
+
+    Keras can do so itself (``synchronized=True``), but not for masked inputs, with less precision (the difference of
+    two large numbers), and with a gradient that must be computed in the same run of the strategy.
+    """
+    import keras
+
+    layers = [each for each in model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
+    asked = [layer.synchronized for layer in layers]
+    for layer in layers:
+        layer.synchronized = False
+        layer._moments = partial(_moments, layer._moments, _current_graph())
+    try:
+        yield
+    finally:
+        for layer, before in zip(layers, asked, strict=True):
+            layer.synchronized = before
+            del layer._moments
+
+
+def _current_graph() -> Any:
+    """Return the graph that is being built, or None where operations run at once."""
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _moments(local: Any, graph: Any, inputs: Any, mask: Any) -> tuple[Any, Any]:
+    """Compute mean and variance of all replicas from those of each, weighed by its values."""
+    import tensorflow as tf
+
+    mean, variance = local(inputs, mask)
+    if _current_graph() is not graph:  # within a loop, where replicas cannot wait for one another
+        return mean, variance
+    values = tf.size(inputs) // tf.size(mean) if mask is None else tf.math.count_nonzero(mask, dtype="int32")
+    count = tf.cast(tf.where(_REPLICA.rows, values, 0), inputs.dtype)
+    total, all_counts = _add_up(count * mean, count)
+    whole_mean = tf.math.divide_no_nan(total, all_counts)
+    (squares,) = _add_up(count * (variance + tf.square(mean - whole_mean)))
+    return whole_mean, tf.math.divide_no_nan(squares, all_counts)
+
+
+def _add_up(*values: Any) -> Any:
+    """Add values of all replicas up, forwards and backwards; each replica gets the sums."""
+    import tensorflow as tf
+
+    def reduce(strategy: Any, *values: Any) -> Any:
+        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, [(each, each) for each in values])
+
+    def add_over_replicas(*values: Any) -> list[Any]:
+        return list(tf.distribute.get_replica_context().merge_call(reduce, args=values))
+
+    # The gradient is summed in the context of its own run; that of `all_reduce` insists on the one of the forward run.
+    # The sums are arguments, since TensorFlow searches the graph between results and arguments each time.
+    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
+    def connect(*tensors: Any) -> Any:
+        sums = [tf.identity(each) for each in tensors[len(values) :]]
+        return sums, lambda *upstream: [*add_over_replicas(*upstream), *(None for _ in values)]
+
+    return connect(*values, *add_over_replicas(*values))

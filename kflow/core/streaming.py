@@ -1,0 +1,229 @@
+"""Arrays that lie in files, read batch by batch: in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
+
+_BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
+
+
+def is_read_by_rows(nest: Any) -> bool:
+    """Whether something in lists, tuples and dictionaries is to be read by rows, as an `HDF5Matrix` is.
+
+    The class of such a thing has an attribute ``is_read_by_rows = True``, a ``shape``, and indexing by slices and
+    by arrays of row numbers; if it has a method ``unpack`` like that of `HDF5Matrix`, it is called before reading.
+    If ``gives_copies`` is True as well, what it gives is nobody else's, and is not copied once more.
+    """
+    if isinstance(nest, Mapping):
+        nest = tuple(nest.values())
+    if isinstance(nest, list | tuple):
+        return any(map(is_read_by_rows, nest))
+    return getattr(type(nest), "is_read_by_rows", False) is True
+
+
+def count_rows(nest: Any) -> int:
+    """Return the number of rows that all arrays in lists, tuples and dictionaries have.
+
+    Raises
+    ------
+    ValueError
+        If they differ, or something is not an array.
+    """
+    import keras
+
+    shapes: list[Any] = [getattr(leaf, "shape", ()) for leaf in keras.tree.flatten(nest) if leaf is not None]
+    if not all(len(shape) for shape in shapes):
+        msg = "inputs, targets and sample weights must be arrays, or lists, tuples and dictionaries of arrays"
+        raise ValueError(msg)
+    counts = sorted({int(shape[0]) for shape in shapes})
+    if len(counts) != 1:
+        msg = f"the arrays have different numbers of rows: {', '.join(map(str, counts))}"
+        raise ValueError(msg)
+    return counts[0]
+
+
+def batches(
+    arrays: Any,
+    batch_size: int = 32,
+    *,
+    shuffle: bool | Literal["batch"] = False,
+    start: int = 0,
+    end: int | None = None,
+    seed: int | None = None,
+) -> Any:
+    """Make a ``tf.data.Dataset`` of the rows of arrays, for loops of one's own.
+
+    Parameters
+    ----------
+    arrays : nested arrays
+        An `HDF5Matrix`, an array, or tuples, lists and dictionaries of them, such as ``(x, y)``.
+    batch_size : int, default 32
+        The rows in a batch; the last one may have less.
+    shuffle : bool or "batch", default False
+        True takes the rows in a random order, a new one in each epoch. ``"batch"`` shuffles whole batches of
+        consecutive rows; the last, short one stays the last. So it was in Keras 2.1.
+    start, end : int
+        The rows to use; default all.
+    seed : int, optional
+        Of the order; by default one from Python's generator, which ``keras.utils.set_random_seed`` seeds.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of batches in the structure of the arrays, with lists as tuples. Floats have the type
+        ``keras.config.floatx()``, all others their own.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, or the arrays have different numbers of them.
+
+    Examples
+    --------
+    >>> import h5py, tempfile
+    >>> from kflow.core import HDF5Matrix
+    >>> path = tempfile.mkdtemp() + "/digits.h5"
+    >>> with h5py.File(path, "w") as file:
+    ...     file["images"] = np.arange(5)
+    >>> for x, y in batches((HDF5Matrix(path, "images"), np.arange(5) * 10), batch_size=3):
+    ...     print(x.numpy(), y.numpy())
+    [0 1 2] [ 0 10 20]
+    [3 4] [30 40]
+    """
+    return Stream(arrays, batch_size, shuffle=shuffle, start=start, end=end, seed=seed).dataset
+
+
+class Stream:
+    """A data set of batches of rows, and the error that stopped it, if one did."""
+
+    def __init__(
+        self,
+        arrays: Any,
+        batch_size: int,
+        *,
+        shuffle: bool | Literal["batch"] = False,
+        start: int = 0,
+        end: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        import keras
+
+        self.error: Exception | None = None
+        self._start, self._stop, _ = slice(start, end).indices(count_rows(arrays))
+        if self._start >= self._stop:
+            msg = f"there are no rows from {self._start} to {self._stop}; nothing can be computed of none"
+            raise ValueError(msg)
+        self._batch_size, self._shuffle = batch_size, shuffle
+        self._seed = random.getrandbits(64) if seed is None and shuffle else seed
+        self._epoch = 0
+        self._floatx = keras.config.floatx()
+        self._arrays = [leaf if is_read_by_rows(leaf) else np.asarray(leaf) for leaf in keras.tree.flatten(arrays)]
+        for array in self._arrays:
+            if hasattr(array, "unpack"):
+                array.unpack(self._start, self._stop, is_shuffled=bool(shuffle))
+        self.dataset = self._dataset(keras.tree.lists_to_tuples(arrays))
+
+    def _dataset(self, structure: Any) -> Any:
+        """Return the data set: row numbers, the rows of some batches at a time, then single batches."""
+        import keras
+        import tensorflow as tf
+
+        batch_size, rows = self._batch_size, self._stop - self._start
+        samples = self._read(np.arange(self._start, self._start + 1))
+        row_bytes = sum(sample.nbytes for sample in samples)
+        size = batch_size * max(1, _BLOCK // max(1, batch_size * row_bytes))
+
+        def read(numbers: Any) -> Any:
+            blocks = tf.numpy_function(self._read, [numbers], [sample.dtype for sample in samples])
+            for block, sample in zip(blocks, samples, strict=True):
+                block.set_shape((None, *sample.shape[1:]))
+            return keras.tree.pack_sequence_as(structure, blocks)
+
+        options = tf.data.Options()
+        # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.
+        options.experimental_optimization.apply_default_optimizations = False
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        found = self._numbers(size).map(read, num_parallel_calls=2)
+        if size > batch_size:
+            found = found.rebatch(batch_size)
+        found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
+        return found.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+    def _numbers(self, size: int) -> Any:
+        """Return the data set of the numbers of the rows, in blocks."""
+        import tensorflow as tf
+
+        def consecutive(first: Any) -> Any:
+            return tf.range(first, tf.minimum(first + size, self._stop))
+
+        def order(_: Any) -> Any:
+            return tf.ensure_shape(tf.numpy_function(self._draw_order, [], tf.int64), [self._stop - self._start])
+
+        def blocks(numbers: Any) -> Any:
+            firsts = tf.data.Dataset.range(0, self._stop - self._start, size)
+            return firsts.map(lambda first: numbers[first : first + size])
+
+        if not self._shuffle:
+            return tf.data.Dataset.range(self._start, self._stop, size).map(consecutive)
+        return tf.data.Dataset.range(1).map(order).flat_map(blocks)
+
+    def _draw_order(self) -> NDArray[np.int64]:
+        """Return the numbers of the rows in the order of the next epoch."""
+        draw = np.random.default_rng([self._seed or 0, self._epoch])
+        self._epoch += 1
+        rows = self._stop - self._start
+        if self._shuffle != "batch":
+            return draw.permutation(np.arange(self._start, self._stop))
+        whole = rows // self._batch_size
+        firsts = self._start + draw.permutation(whole) * self._batch_size
+        numbers = (firsts[:, np.newaxis] + np.arange(self._batch_size)).ravel()
+        return np.concatenate([numbers, np.arange(self._start + whole * self._batch_size, self._stop)])
+
+    def _read(self, numbers: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Return these rows of each array, as Keras takes them."""
+        rows = numbers if self._shuffle else slice(int(numbers[0]), int(numbers[-1]) + 1)
+        try:
+            return [
+                self._as_fed(np.asarray(array[rows]), getattr(array, "gives_copies", False)) for array in self._arrays
+            ]
+        except Exception as error:
+            self.error = error  # TensorFlow hands on its text only
+            raise
+
+    def _as_fed(self, block: NDArray[Any], is_fresh: bool) -> NDArray[Any]:
+        """Return floats in the type of Keras, and everything in the byte order of the machine, in memory of its own.
+
+        TensorFlow takes an array that is aligned as it is, and may write into it; it must not be somebody's.
+        """
+        dtype = np.dtype(self._floatx) if block.dtype.kind == "f" else block.dtype.newbyteorder("=")
+        if dtype.hasobject or (is_fresh and block.dtype == dtype):
+            return block
+        copy = empty_aligned(block.shape, dtype)
+        copy[...] = block
+        return copy
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a new array, not filled; a large one begins at a multiple of 64, so that TensorFlow need not copy it.
+
+    Examples
+    --------
+    >>> empty_aligned((2, 2**14), np.dtype("float32")).ctypes.data % 64
+    0
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < 2**16:
+        return np.empty(shape, dtype)
+    space = np.empty(size + 64, np.uint8)
+    first = -space.ctypes.data % 64
+    return space[first : first + size].view(dtype).reshape(shape)

@@ -1,0 +1,353 @@
+import inspect
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tracemalloc
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kflow.core import HDF5Matrix, streaming
+from kflow.core.streaming import batches
+
+ROWS = 50
+X = np.random.default_rng(0).random((ROWS, 6))
+X[:, 0] = np.arange(ROWS)  # tells the row
+Y = np.random.default_rng(1).random((ROWS, 1))
+LABELS = np.random.default_rng(2).integers(0, 3, ROWS)
+WEIGHTS = np.random.default_rng(3).random(ROWS)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A file with the same rows in several layouts, after and before others."""
+    path = tmp_path_factory.mktemp("streaming") / "rows.h5"
+    padded = np.concatenate([X[:7], X, X[:3]])
+    with h5py.File(path, "w") as file:
+        file["contiguous"] = padded
+        file["big-endian"] = padded.astype(">f8")
+        file.create_dataset("gzip", data=padded, chunks=(8, 4), compression="gzip")
+        file["y"], file["labels"], file["weights"] = Y, LABELS, WEIGHTS
+    return path
+
+
+@pytest.fixture
+def matrix(path):
+    """The inputs as a window."""
+    return HDF5Matrix(path, "contiguous", 7, 7 + ROWS)
+
+
+def _model(outputs=1, loss="mse"):
+    """Make the same model each time."""
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(outputs)])
+    model.compile("sgd", loss, metrics=["mae"] if loss == "mse" else [])
+    return model
+
+
+def _fit(x, y, *, model=None, **options):
+    """Train, and return all that came of it."""
+    model = model or _model()
+    history = model.fit(x, y, verbose=0, **{"epochs": 2, "batch_size": 8, "shuffle": False, **options}).history
+    return history, model.get_weights()
+
+
+def _assert_same(got, expected):
+    """Compare bit for bit."""
+    assert got[0] == expected[0]
+    for mine, other in zip(got[1], expected[1], strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+# --- fit, evaluate and predict ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "big-endian", "gzip"])
+def test_fit_gives_what_it_gives_for_arrays(path, layout):
+    """History and weights are the same bit for bit, with inputs, targets, weights and a validation split from files."""
+    windows = HDF5Matrix(path, layout, 7, 7 + ROWS), HDF5Matrix(path, "y")
+    options = {"validation_split": 0.2}
+
+    got = _fit(*windows, sample_weight=HDF5Matrix(path, "weights"), **options)
+
+    _assert_same(got, _fit(X, Y, sample_weight=WEIGHTS, **options))
+
+
+def test_evaluate_and_predict_give_what_they_give_for_arrays(path, matrix):
+    """Results are the same bit for bit, also with a normalizer and in the sizes that Keras chooses."""
+    model = _model()
+    halved = HDF5Matrix(path, "contiguous", 7, 7 + ROWS, normalizer=lambda block: block / 2)
+
+    measured = model.evaluate(matrix, HDF5Matrix(path, "y"), sample_weight=WEIGHTS, verbose=0)
+
+    assert measured == model.evaluate(X, Y, sample_weight=WEIGHTS, verbose=0)
+    np.testing.assert_array_equal(model.predict(halved, verbose=0), model.predict(X / 2, verbose=0))
+    np.testing.assert_array_equal(model.predict(matrix, steps=2, verbose=0), model.predict(X, steps=2, verbose=0))
+
+
+@pytest.mark.parametrize("shuffle", [True, "batch"])
+def test_fit_shuffles_the_rows_and_keeps_them_together(matrix, shuffle):
+    """Training is what Keras makes, batch by batch, of arrays in memory in the order of the seed."""
+    got = _fit(matrix, Y, shuffle=shuffle)[1]
+
+    reference = _model()
+    feed = batches((matrix, Y), 8, shuffle=shuffle)
+    for _ in range(2):
+        for x, _ in feed:
+            rows = x.numpy()[:, 0].astype(int)
+            reference.train_on_batch(X[rows], Y[rows])
+    for mine, other in zip(got, reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_fit_shuffles_the_same_for_the_same_seed_only(matrix):
+    """Runs after the same `set_random_seed` are identical; a second fit takes another order."""
+    first, again = _fit(matrix, Y, shuffle=True), _fit(matrix, Y, shuffle=True)
+
+    _assert_same(again, first)
+    model = _model()
+    keras.utils.set_random_seed(6)
+    assert _fit(matrix, Y, shuffle=True, model=model)[0] != first[0]
+
+
+def _two_by_two():
+    """Make a model with two inputs and two outputs."""
+    keras.utils.set_random_seed(5)
+    inputs = {"a": keras.Input((6,), name="a"), "b": keras.Input((1,), name="b")}
+    joined = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
+    outputs = [keras.layers.Dense(1, name=name)(joined) for name in ("one", "two")]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", ["mse", "mae"])
+    return model
+
+
+def test_several_inputs_and_outputs_mix_files_and_memory(path, matrix):
+    """Dictionaries and lists hold windows and arrays side by side; one sample weight serves all outputs."""
+    windows = {"a": matrix, "b": Y}, [HDF5Matrix(path, "y"), Y]
+    arrays = {"a": X, "b": Y}, [Y, Y]
+
+    got = _fit(*windows, model=_two_by_two(), sample_weight=WEIGHTS)
+
+    _assert_same(got, _fit(*arrays, model=_two_by_two(), sample_weight=WEIGHTS))
+
+
+def test_validation_data_may_lie_in_files_alone(path, matrix):
+    """Arrays are trained on as ever, and what is measured after each epoch is read in batches of its own size."""
+    options = {"validation_batch_size": 5}
+
+    got = _fit(X, Y, validation_data=(matrix, HDF5Matrix(path, "y"), WEIGHTS), **options)
+
+    _assert_same(got, _fit(X, Y, validation_data=(X, Y, WEIGHTS), **options))
+
+
+@pytest.mark.parametrize("options", [{"steps_per_epoch": 3, "batch_size": None}, {"steps_per_epoch": 2}])
+def test_steps_are_counted_as_for_arrays(matrix, options):
+    """Without a batch size the rows are divided by the steps; with one, an epoch ends early."""
+    _assert_same(_fit(matrix, Y, **options), _fit(X, Y, **options))
+
+
+@pytest.mark.parametrize("encode", [lambda y: y, lambda y: y[:, np.newaxis], lambda y: np.eye(3)[y]])
+def test_class_weights_are_looked_up_row_by_row(matrix, encode):
+    """Weights by class do what they do with arrays, for numbers, columns and one-hot rows; others weigh 1."""
+    y = encode(LABELS)
+    loss = "categorical_crossentropy" if y.shape[-1] == 3 else "sparse_categorical_crossentropy"
+    options = {"class_weight": {0: 2.0, 2: 0.5}}
+
+    got = _fit(matrix, y, model=_model(3, loss), **options)
+
+    _assert_same(got, _fit(X, y, model=_model(3, loss), **options))
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+class Watched(HDF5Matrix):
+    """A window that cannot be read whole, and notes how many rows were read at a time."""
+
+    greatest = 0
+
+    def __array__(self, *_, **__):
+        raise AssertionError
+
+    def __getitem__(self, rows):
+        block = super().__getitem__(rows)
+        self.greatest = max(self.greatest, len(block))
+        return block
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "gzip"])
+@pytest.mark.parametrize("shuffle", [False, True, "batch"])
+def test_no_read_is_larger_than_a_batch(path, layout, shuffle, monkeypatch):
+    """With blocks of one batch, fit, evaluate and predict never ask for more rows than that."""
+    monkeypatch.setattr(streaming, "_BLOCK", 1)
+    watched, model = Watched(path, layout), _model()
+    y = np.zeros(len(watched))
+
+    model.fit(watched, y, batch_size=8, shuffle=shuffle, validation_split=0.5, verbose=0)
+    model.evaluate(watched, y, batch_size=8, verbose=0)
+    model.predict(watched, batch_size=8, verbose=0)
+
+    assert watched.greatest == 8
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """Two shuffled epochs on 40 MB of compressed rows take a few blocks of one megabyte."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((10_000, 1000), "f4"), chunks=(100, 1000), compression="gzip")
+    model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with HDF5Matrix(tmp_path / "a.h5", "x") as matrix:
+        tracemalloc.start()
+        model.fit(matrix, np.zeros(10_000), batch_size=100, epochs=2, verbose=0)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert peak < 10 * 2**20
+
+
+def test_what_tensorflow_gets_is_nobody_elses(matrix):
+    """TensorFlow writes into aligned arrays that it is given, so it gets none of the user's."""
+    mine = streaming.empty_aligned((ROWS, 6), np.dtype("float32"))
+    mine[:] = X
+    normalized = HDF5Matrix(matrix.datapath, "contiguous", 0, ROWS, normalizer=lambda block: mine[: len(block)])
+    stream = streaming.Stream((mine, normalized, matrix), ROWS)
+
+    for block in stream._read(np.arange(ROWS)):
+        assert not np.shares_memory(block, mine)
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def test_an_error_while_reading_is_the_original_one(tmp_path):
+    """A file that changes under a fit is named by the error that reading it gives."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = X
+    matrix = HDF5Matrix(tmp_path / "a.h5", "x")
+    touch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: os.utime(tmp_path / "a.h5", (0, 0)))
+
+    with pytest.raises(OSError, match=r"'x' of .*a\.h5 has changed since it was opened"):
+        _model().fit(matrix, Y, callbacks=[touch], epochs=3, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"y": Y[:-1]}, "the arrays have different numbers of rows: 49, 50"),
+        ({"y": LABELS.tolist()}, "targets and sample weights must be arrays"),
+        ({"validation_split": 0.999}, "50 rows cannot be divided by validation_split=0.999"),
+        ({"class_weight": {0: 1.0}, "sample_weight": WEIGHTS}, "class_weight needs .* no sample_weight"),
+        ({"class_weight": {0: 1.0}, "y": [Y, Y]}, "class_weight needs targets y for a single output"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_before_training(matrix, options, message):
+    """Different numbers of rows, lists of numbers and an empty part are refused."""
+    with pytest.raises(ValueError, match=message):
+        _model().fit(**{"x": matrix, "y": Y, **options})
+
+
+def test_a_window_without_rows_is_refused(path):
+    """There is nothing to predict for none."""
+    with pytest.raises(ValueError, match="there are no rows from 0 to 0"):
+        _model().predict(HDF5Matrix(path, "contiguous", 3, 3), verbose=0)
+
+
+# --- batches for loops of one's own -----------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.integers(1, 12),
+    block=st.sampled_from([1, 500, 2**20]),
+    shuffle=st.sampled_from([False, True, "batch"]),
+    bounds=st.tuples(st.integers(0, 20), st.integers(21, 50)),
+)
+def test_each_epoch_has_every_row_once(path, size, block, shuffle, bounds):
+    """Batches have the size asked for, and the order is the one that the documentation promises."""
+    start, end = bounds
+    data = (HDF5Matrix(path, "gzip", 7, 7 + ROWS), {"y": [np.arange(ROWS)]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "_BLOCK", block)
+        feed = batches(data, size, shuffle=shuffle, start=start, end=end, seed=3)
+
+    epochs = [[(x.numpy(), y["y"][0].numpy()) for x, y in feed] for _ in range(2)]
+
+    whole, rest = divmod(end - start, size)
+    lengths = [size] * whole + [rest] * bool(rest)
+    assert feed.cardinality() == len(lengths)
+    for epoch in epochs:
+        assert [len(y) for _, y in epoch] == lengths
+        numbers = np.concatenate([y for _, y in epoch])
+        assert sorted(numbers) == list(range(start, end))
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in epoch]), X[numbers].astype("float32"))
+        if shuffle is False:
+            assert list(numbers) == list(range(start, end))
+        if shuffle == "batch":
+            assert all((np.diff(y) == 1).all() and (y[0] - start) % size == 0 for _, y in epoch)
+            assert not rest or epoch[-1][1][-1] == end - 1
+    orders = [np.concatenate([y for _, y in epoch]) for epoch in epochs]
+    if shuffle is True and end - start > 15:
+        assert list(orders[0]) != list(orders[1])
+        again = batches(data, size, shuffle=True, start=start, end=end, seed=3)
+        np.testing.assert_array_equal(np.concatenate([y["y"][0] for _, y in again]), orders[0])
+
+
+# --- how Keras is taught ----------------------------------------------------------------------------------
+
+
+HELD_OUT = "validation_data validation_split validation_batch_size validation_steps"
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ("fit", f"x y sample_weight class_weight batch_size steps_per_epoch shuffle {HELD_OUT}"),
+        ("evaluate", "x y batch_size sample_weight steps"),
+        ("predict", "x batch_size steps"),
+    ],
+)
+def test_keras_has_the_arguments_that_are_replaced(method, used):
+    """When an upgrade of Keras renames one, kflow/core/fitting.py must follow."""
+    found = inspect.signature(getattr(keras.Model, method)).parameters
+
+    missing = set(used.split()) - set(found)
+    assert not missing, f"keras.Model.{method} has no {missing}: adapt _prepare_{method} in kflow/core/fitting.py"
+
+
+def test_calls_without_windows_are_those_of_keras(matrix):
+    """The method that Keras has is called with what was given, and complains as it does."""
+    del matrix
+    plain = keras.Model.fit.__wrapped__
+    model = _model()
+    expected = plain(model, X, Y, epochs=2, batch_size=8, verbose=0).history, model.get_weights()
+
+    _assert_same(_fit(X, Y, shuffle=True), expected)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'"):
+        model.fit(X, Y, epoch=1)
+
+
+def test_keras_may_be_loaded_after_a_window_is_made(path, tmp_path):
+    """Making or unpickling a window waits for Keras without loading it, and teaches it once."""
+    (tmp_path / "matrix").write_bytes(pickle.dumps(HDF5Matrix(path, "contiguous")))
+    code = """
+import importlib.util, json, pickle, sys
+from pathlib import Path
+def waiting():
+    return sum(type(finder).__name__ == "_KerasWatcher" for finder in sys.meta_path)
+matrix, _ = (pickle.loads(Path(sys.argv[1]).read_bytes()) for _ in range(2))
+before = waiting(), "keras" in sys.modules
+importlib.util.find_spec("keras")  # looks, and does not load
+import keras
+pickle.loads(Path(sys.argv[1]).read_bytes())
+twice = hasattr(keras.Model.fit.__wrapped__, "reads_by_rows")
+print(json.dumps([before, waiting(), keras.Model.fit.reads_by_rows, twice]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "matrix"], capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout.splitlines()[-1]) == [[1, False], 0, True, False]
