@@ -83,7 +83,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def checkpoint_callback(model: Any, callbacks: list[Any], folder: Path, every: int | None) -> Any:
+def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: Path, every: int | None) -> Any:
     """Make the callback that takes up a checkpoint, if there is one, and makes new ones.
 
     Parameters
@@ -92,6 +92,8 @@ def checkpoint_callback(model: Any, callbacks: list[Any], folder: Path, every: i
         The model, compiled; its variables and those of its optimizer are kept.
     callbacks : list of keras.callbacks.Callback
         The other callbacks; this one must come after them, for they forget their state when a training begins.
+    history : keras.callbacks.History
+        The one that the training keeps; before this callback as well.
     folder : Path
         Where the checkpoint lies.
     every : int, optional
@@ -117,13 +119,14 @@ def checkpoint_callback(model: Any, callbacks: list[Any], folder: Path, every: i
             self.written = time.monotonic()
             if found:
                 _restore(found, model, callbacks)
+                history.history.update(found.history)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del logs
             is_last = epoch + 1 == self.params["epochs"]
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last:
-                write_checkpoint(_capture(epoch + 1, model, callbacks), folder)
+                write_checkpoint(_capture(epoch + 1, model, callbacks, history.history), folder)
                 self.written = time.monotonic()
 
     return Resume()
@@ -141,10 +144,12 @@ def _global_generator() -> Iterable[Any]:
     return [global_seed_generator().state]
 
 
-def _capture(epochs: int, model: Any, callbacks: list[Any]) -> Checkpoint:
+def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[float]]) -> Checkpoint:
+    import keras
     import numpy as np
 
-    arrays = {f"variable{number}": np.asarray(each) for number, each in enumerate(_variables(model))}
+    values = [keras.ops.convert_to_numpy(each) for each in _variables(model)]
+    arrays = {f"variable{number}": _storable(value) for number, value in enumerate(values)}
     states: list[Mapping[str, Any]] = []
     for number, callback in enumerate(callbacks):
         state: dict[str, Any] = {}
@@ -152,11 +157,16 @@ def _capture(epochs: int, model: Any, callbacks: list[Any]) -> Checkpoint:
             if name not in _NOT_STATE:
                 _pack(f"callback{number}.{name}", name, value, state, arrays)
         states.append(state)
-    history = {name: [float(value) for value in values] for name, values in model.history.history.items()}
+    history = {name: [float(value) for value in curve] for name, curve in curves.items()}
     kind, keys, *rest = np.random.get_state()
     arrays["numpy"] = np.asarray(keys)
     generators = {"python": random.getstate(), "numpy": [kind, *rest]}
     return Checkpoint(epochs, bool(model.stop_training), history, states, generators, arrays)
+
+
+def _storable(value: Any) -> Any:
+    """Return the bytes of an array of a type that NumPy cannot store, such as bfloat16, as whole numbers."""
+    return value.view(f"u{value.dtype.itemsize}") if value.dtype.kind == "V" else value
 
 
 def _pack(key: str, name: str, value: Any, state: dict[str, Any], arrays: dict[str, Any]) -> None:
@@ -183,10 +193,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
+    import keras
     import numpy as np
 
     for number, variable in enumerate(_variables(model)):
-        variable.assign(checkpoint.arrays[f"variable{number}"])
+        kept = keras.ops.convert_to_numpy(variable).dtype
+        variable.assign(checkpoint.arrays[f"variable{number}"].view(kept))
     for callback, state in zip(callbacks, checkpoint.callbacks, strict=True):
         for name, packed in state.items():
             setattr(callback, name, _unpack(packed, checkpoint.arrays))

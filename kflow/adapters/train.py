@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kflow.adapters.checkpoint import checkpoint_callback
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
 from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, divide, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
@@ -50,6 +51,16 @@ class ValidationData(BaseModel):
     x: Arrays = Field(description="The inputs.")
     y: Arrays = Field(description="The targets.")
     sample_weight: Array | None = Field(default=None, description="A weight for each row.")
+
+
+class CheckpointPolicy(BaseModel):
+    """How often a training writes down how far it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: PositiveInt | None = Field(
+        default=None, description="Epochs between two checkpoints; default as many as pass in a minute."
+    )
 
 
 class Train(StepSpec, kind="train", version=1):
@@ -80,6 +91,9 @@ class Train(StepSpec, kind="train", version=1):
     callbacks: tuple[Callback, ...] = Field(default=(), description="Callbacks of Keras, or custom ones.")
     steps_per_execution: PositiveInt = Field(default=1, description="Batches in one call of the compiled step.")
     jit_compile: Bool | Literal["auto"] = Field(default="auto", description="Whether to compile with XLA.")
+    checkpoint: Annotated[CheckpointPolicy | Bool, NotFingerprinted()] = Field(
+        default=CheckpointPolicy(), description="When to write down how far the training is, so that it can go on."
+    )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
 
@@ -162,29 +176,51 @@ class Train(StepSpec, kind="train", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Compile, fit, and give back the model with its history."""
+        import keras
+
         with keras_session(context, self.objects) as custom:
             model: Any = context.open(self.model)
             trained = divide(model, context.gpus)
             self._compile(trained, custom)
             x, y, sample_weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
             self._check_labels(context, model)
-            history = trained.fit(
+            callbacks = self._callbacks(custom)
+            history = keras.callbacks.History()
+            resume = self._resume(context, trained, callbacks, history)
+            epochs_done = resume.epochs if resume else 0
+            trained.fit(
                 x,
                 y,
                 sample_weight=sample_weight,
                 validation_data=self._validation(context),
                 validation_split=self.validation_split or 0.0,
-                epochs=self.epochs,
+                initial_epoch=epochs_done,
+                epochs=epochs_done if resume and resume.has_stopped else self.epochs,
                 batch_size=self.batch_size,
                 class_weight={int(name): weight for name, weight in (self.class_weight or {}).items()} or None,
-                callbacks=[*self._callbacks(custom), progress_callback(context, self.epochs)],
+                callbacks=[
+                    *callbacks,
+                    history,
+                    *([resume] if resume else []),
+                    progress_callback(context, self.epochs),
+                ],
                 shuffle=self.shuffle,
                 verbose=0,
-            ).history
+            )
             if trained is not model:
                 self._compile(model, custom)
                 _hand_on_optimizer(trained, model)
-            return self.Outputs(model=model, history=history)
+            return self.Outputs(model=model, history=history.history)
+
+    def _resume(self, context: StepContext, model: Any, callbacks: list[Any], history: Any) -> Any:
+        """Return the callback that goes on where an interrupted training was; None if there is to be none."""
+        if self.checkpoint is False or context.checkpoints is None:
+            return None
+        every = self.checkpoint.every if isinstance(self.checkpoint, CheckpointPolicy) else None
+        resume = checkpoint_callback(model, callbacks, history, context.checkpoints, every)
+        if resume.epochs:
+            context.report({"event": "resumed", "epochs": resume.epochs})
+        return resume
 
     def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
         import keras

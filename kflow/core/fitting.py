@@ -121,11 +121,23 @@ def _prepare_fit(given: dict[str, Any]) -> list[Stream]:
         weight = _class_weights(y, weight, given.pop("class_weight", None))
         streams.append(_stream((x, y, weight), size, steps, end=end, shuffle=given.get("shuffle", True)))
         given.update(x=streams[-1].dataset, y=None, sample_weight=None, shuffle=False)
+        given["callbacks"] = _with_order(given.get("callbacks"), streams[-1])
     if is_read_by_rows(given.get("validation_data")):
         data = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
         streams.append(_stream(data, *held_out))
         given["validation_data"] = streams[-1].dataset
     return streams
+
+
+def _with_order(callbacks: Any, stream: Stream) -> Any:
+    """Add a callback that ties the order of the rows to the number of the epoch, so that a training can be resumed."""
+    import keras
+
+    order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: stream.begin_epoch(epoch))
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(order)
+        return callbacks
+    return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []), order]
 
 
 def _prepare_evaluate(given: dict[str, Any]) -> list[Stream]:

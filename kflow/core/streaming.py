@@ -177,6 +177,10 @@ class Stream:
             return tf.data.Dataset.range(self._start, self._stop, size).map(consecutive)
         return tf.data.Dataset.range(1).map(order).flat_map(blocks)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the next order be that of an epoch, however often the data were looked at before."""
+        self._epoch = epoch
+
     def _draw_order(self) -> NDArray[np.int64]:
         """Return the numbers of the rows in the order of the next epoch."""
         draw = np.random.default_rng([self._seed or 0, self._epoch])
