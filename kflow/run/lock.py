@@ -74,7 +74,7 @@ def condense(components: Mapping[str, Any]) -> dict[str, Any]:
     Examples
     --------
     >>> condense({"kind": "train", "fields": {"epochs": 5, "layers": [1, 2]}})
-    {'kind': 'train', 'fields': {'epochs': 5, 'layers': '~0f6da0a1'}}
+    {'kind': 'train', 'fields': {'epochs': 5, 'layers': '~49a64717'}}
     """
     return {part: _condense_part(part, value) for part, value in components.items() if value != {}}
 
