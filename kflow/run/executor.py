@@ -216,7 +216,7 @@ def _take(run: Run, name: str, action: Action) -> bool:
     entry = run.store.take(action.fingerprint)
     if entry is None:
         return False
-    if run.bound.workflow.steps[name].spec.exports() and not run.store.is_sound(entry):
+    if run.wishes.exports and run.bound.workflow.steps[name].spec.exports() and not run.store.is_sound(entry):
         run.store.set_aside(action.fingerprint)
         return False
     return True

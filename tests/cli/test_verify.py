@@ -69,3 +69,29 @@ def test_a_workflow_that_is_no_longer_there(
 
     assert wrong.returncode == 2
     assert message in wrong.stderr
+
+
+SAVED = """
+kflow: 1
+name: saved
+steps:
+  model: {kind: build_model, layers: [Input: {shape: [3]}, Dense: {units: 2}]}
+  save: {kind: save_model, model: "${model}", filepath: out.keras}
+  load: {kind: load_model, filepath: "${save.file}"}
+"""
+
+
+def test_a_damaged_input_of_a_chosen_step_is_told(make_folder: MakeFolder) -> None:
+    """Also one whose file the user had asked for by path; it stays as it is, for a verification changes nothing."""
+    folder = make_folder(SAVED)
+    folder.kflow("run", "w.yaml")
+    key = folder.records()[0].steps["save"].fingerprint
+    (stored,) = (folder.path.parent / "store" / "entries" / key[:2] / key).rglob("*.keras")
+    data = bytearray(stored.read_bytes())
+    data[-1] ^= 1
+    stored.write_bytes(data)
+    verified = folder.kflow("verify", "latest", "--only", "load")
+
+    assert verified.returncode == 1
+    assert "the stored result of step 'save' is damaged" in verified.stdout
+    assert stored.read_bytes() == data
