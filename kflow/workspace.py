@@ -171,7 +171,7 @@ class Workspace:
 
     def count_gpus(self) -> int:
         """Return the number of GPUs that a step could use."""
-        from kflow.core.devices import count_gpus
+        from kflow.core.parallel.devices import count_gpus
 
         return count_gpus()
 

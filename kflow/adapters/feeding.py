@@ -29,7 +29,7 @@ def _leaves(nest: Any) -> list[Any]:
 
 def open_arrays(context: StepContext, nest: Any) -> Any:
     """Open the arrays of a field, to be read batch by batch by ``fit``, ``evaluate`` and ``predict``."""
-    from kflow.core.fitting import teach_keras
+    from kflow.core.rows.fitting import teach_keras
 
     teach_keras()
     return _map(context.open, nest)

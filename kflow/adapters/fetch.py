@@ -104,7 +104,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
                 exam.problem("a mirror must be an http or https URL", "mirrors", index)
 
     def _check_url(self, exam: Examination, url: str, *path: str | int) -> None:
-        from kflow.core.urls import check_url
+        from kflow.core.files.urls import check_url
 
         try:
             check_url(url)
@@ -114,7 +114,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
     def _verify(self, exam: Examination) -> None:
         if self.file_hash is None:
             return
-        from kflow.core.digests import parse_digest
+        from kflow.core.files.digests import parse_digest
 
         try:
             algorithm, expected = parse_digest(self.file_hash)

@@ -59,7 +59,7 @@ class Normalize(StepSpec, kind="normalize", version=1):
         import numpy as np
 
         from kflow.core import normalize
-        from kflow.core.views import row_blocks
+        from kflow.core.rows.views import row_blocks
 
         unit = normalize(rows, self.axis, float(self.order), lazy=True)
         # In a file, so that memory does not grow with the array; written, for a map on a full disk ends the process.

@@ -55,7 +55,7 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
 
     def examine(self, exam: Examination) -> Mapping[str, Fact]:
         """Check the custom objects and the format."""
-        from kflow.core.rendering import extension, find_renderers
+        from kflow.core.plotting.rendering import extension, find_renderers
 
         check_objects(exam, self.model, self.objects)
         form = extension(PurePath(self.to_file))

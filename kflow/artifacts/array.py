@@ -50,7 +50,7 @@ class Rows:
     raw: Any
     """The open source: anything that NumPy can index by rows."""
     is_read_by_rows: ClassVar[bool] = True
-    """Tells `kflow.core.streaming` from an array in memory."""
+    """Tells `kflow.core.rows.streaming` from an array in memory."""
 
     @classmethod
     def of(cls, source: Source, operations: tuple[Mapping[str, Any], ...] = ()) -> "Rows":

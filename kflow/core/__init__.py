@@ -8,17 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kflow.core.categorical import from_categorical, to_categorical
-    from kflow.core.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
+    from kflow.core.arrays import from_categorical, normalize, to_categorical
     from kflow.core.files import get_file
     from kflow.core.hdf5 import HDF5Matrix
     from kflow.core.kernels import convert_all_kernels_in_model
-    from kflow.core.normalization import normalize
     from kflow.core.objects import CustomObjectScope, custom_object_scope, get_custom_objects
     from kflow.core.parallel import multi_gpu_model
     from kflow.core.plotting import plot_model
-    from kflow.core.sequence_check import check_sequence
-    from kflow.core.sequences import Sequence
+    from kflow.core.sequences import GeneratorEnqueuer, OrderedEnqueuer, Sequence, check_sequence
     from kflow.core.serialization import deserialize_keras_object, serialize_keras_object
 
 __all__ = [
@@ -43,22 +40,22 @@ __all__ = [
 
 _MODULE_OF = {
     "CustomObjectScope": "objects",
-    "GeneratorEnqueuer": "enqueuers",
+    "GeneratorEnqueuer": "sequences",
     "HDF5Matrix": "hdf5",
-    "OrderedEnqueuer": "enqueuers",
+    "OrderedEnqueuer": "sequences",
     "Sequence": "sequences",
-    "check_sequence": "sequence_check",
+    "check_sequence": "sequences",
     "convert_all_kernels_in_model": "kernels",
     "custom_object_scope": "objects",
     "deserialize_keras_object": "serialization",
-    "from_categorical": "categorical",
+    "from_categorical": "arrays",
     "get_custom_objects": "objects",
     "get_file": "files",
     "multi_gpu_model": "parallel",
-    "normalize": "normalization",
+    "normalize": "arrays",
     "plot_model": "plotting",
     "serialize_keras_object": "serialization",
-    "to_categorical": "categorical",
+    "to_categorical": "arrays",
 }
 
 

@@ -116,7 +116,7 @@ def _wanted(needs: Needs, selected: Collection[str] | None) -> Needs:
 
 
 def _visible_gpus() -> tuple[str, ...]:
-    from kflow.core.devices import visible_gpus
+    from kflow.core.parallel.devices import visible_gpus
 
     return visible_gpus()
 

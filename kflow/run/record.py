@@ -211,7 +211,7 @@ def devices() -> dict[str, Any]:
     """Return the processors and GPUs of this machine."""
     import os
 
-    from kflow.core.devices import visible_gpus
+    from kflow.core.parallel.devices import visible_gpus
 
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count()

@@ -188,7 +188,7 @@ class OutputPath(_Text):
 
 def _path_of_url(url: str) -> str:
     """Return the path that a file URL names, with its escapes read."""
-    from kflow.core.urls import local_path
+    from kflow.core.files.urls import local_path
 
     return str(local_path(url))
 

@@ -14,7 +14,7 @@ import pytest
 from kflow.adapters.evaluate import Evaluate
 from kflow.adapters.predict import Predict
 from kflow.adapters.train import Train
-from kflow.core import parallel
+from kflow.core.parallel import multi_gpu
 from kflow.spec.facts import ArrayFact
 from kflow.workspace import Workspace
 
@@ -41,8 +41,8 @@ def measure(root: Path) -> dict:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # Logical CPUs stand in for GPUs; all else is as it runs.
-    choose = parallel.choose_devices
-    parallel.choose_devices = lambda gpus: choose([f"CPU:{number}" for number in range(gpus)])
+    choose = multi_gpu.choose_devices
+    multi_gpu.choose_devices = lambda gpus: choose([f"CPU:{number}" for number in range(gpus)])
     bench = Bench(root)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(41, 4)).astype("float32")

@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kflow.core import multi_gpu_model
-from kflow.core.parallel import DataParallel
-from kflow.core.replicas import _cut
-from kflow.core.scaling import measure_scaling
+from kflow.core.parallel.multi_gpu import DataParallel
+from kflow.core.parallel.replicas import _cut
+from kflow.core.parallel.scaling import measure_scaling
 
 TOWERS = ["CPU:1", "CPU:2", "CPU:3"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.core.devices import count_gpus, visible_gpus
+from kflow.core.parallel.devices import count_gpus, visible_gpus
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ def test_counting_does_not_load_tensorflow():
     """A scheduler may count GPUs without claiming their memory."""
     code = """
 import sys
-from kflow.core.devices import count_gpus
+from kflow.core.parallel.devices import count_gpus
 count_gpus()
 print({'tensorflow', 'keras'} & set(sys.modules))
 """

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kflow.core.hdf5 import HDF5Matrix
-from kflow.core.hdf5_files import CHUNK_CACHE
-from kflow.core.hdf5_rows import Rows
+from kflow.core.hdf5.files import CHUNK_CACHE
+from kflow.core.hdf5.rows import Rows
 
 DATA = np.random.default_rng(0).random((2000, 100))
 DEEP = 64

@@ -13,7 +13,7 @@ from keras.src.backend.tensorflow import trainer
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from kflow.core import OrderedEnqueuer, Sequence
-from kflow.core.keras_epochs import Epochs
+from kflow.core.sequences.keras_epochs import Epochs
 
 
 class Marks(Sequence):

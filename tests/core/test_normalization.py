@@ -198,7 +198,7 @@ def test_a_file_is_normalized_in_blocks(stored, tmp_path, axis, monkeypatch):
     path, x = stored
     rows = x[2:18].astype("float64")
     expected = rows / np.linalg.vector_norm(rows, axis=axis, keepdims=True)
-    monkeypatch.setattr("kflow.core.views._READ", 5 * rows[0].nbytes)
+    monkeypatch.setattr("kflow.core.rows.views._READ", 5 * rows[0].nbytes)
     monkeypatch.delattr(HDF5Matrix, "__array__")
     with HDF5Matrix(path, "x", 2, 18) as window, h5py.File(tmp_path / "unit.h5", "w") as file:
         out = file.create_dataset("x", rows.shape, "float32")

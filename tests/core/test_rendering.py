@@ -125,7 +125,7 @@ def test_failing_renderers_are_quoted_and_the_old_picture_stays(tmp_path, progra
 def test_a_renderer_that_hangs_is_ended(tmp_path, programs, monkeypatch, model):
     """After the time that is given to it, the error says so."""
     install(programs, "dot", "exec /bin/sleep 60")
-    monkeypatch.setattr("kflow.core.rendering._RENDER_SECONDS", 0.2)
+    monkeypatch.setattr("kflow.core.plotting.rendering._RENDER_SECONDS", 0.2)
 
     with pytest.raises(OSError, match=r"dot had not drawn it after 0\.2 s"):
         plot_model(model, tmp_path / "m.png")

@@ -335,7 +335,7 @@ def load_again():
 def test_a_keras_that_does_not_fit_is_named(monkeypatch):
     """After an upgrade that changes what is relied on, the message says which version to install."""
     monkeypatch.delattr(trainer, "TFEpochIterator")
-    monkeypatch.delitem(sys.modules, "kflow.core.keras_epochs")
+    monkeypatch.delitem(sys.modules, "kflow.core.sequences.keras_epochs")
 
     with pytest.raises(ImportError, match=r"^kflow.core.Sequence does not fit Keras 3\.") as caught:
         load_again().Sequence  # noqa: B018 - reading it is the test

@@ -12,8 +12,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kflow.core.lookup import built_in_objects
 from kflow.core.objects import CustomObjectScope, get_custom_objects
+from kflow.core.objects.lookup import built_in_objects
 from kflow.core.serialization import deserialize_keras_object, serialize_keras_object
 
 # The stateless classes of Keras that need no argument, by public module.

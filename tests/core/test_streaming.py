@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kflow.core import HDF5Matrix, streaming
-from kflow.core.streaming import batches
+from kflow.core import HDF5Matrix
+from kflow.core.rows import streaming
+from kflow.core.rows.streaming import batches
 
 ROWS = 50
 X = np.random.default_rng(0).random((ROWS, 6))

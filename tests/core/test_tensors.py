@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kflow.core import normalize, to_categorical
-from kflow.core.views import RowsView
+from kflow.core.rows.views import RowsView
 
 
 def eagerly(function, x):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.core.urls import local_path
+from kflow.core.files.urls import local_path
 
 
 def test_checking_a_url_loads_no_network() -> None:
     """Validation does not pay for TLS and HTTP."""
-    code = "import kflow.core.urls, sys; print(*sys.modules)"
+    code = "import kflow.core.files.urls, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert not {"ssl", "http.client", "urllib.request"} & set(done.stdout.split())

@@ -1,0 +1,127 @@
+"""Rows that are calculated from the rows of another array when they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from kflow.core.rows.fitting import teach_keras
+from kflow.core.rows.indexing import rows_of_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+__all__ = ["RowsView", "by_rows", "row_blocks"]
+
+_CACHED = 2**20  # bytes of an array in memory that are worked on at a time: they stay in the processor's cache
+_READ = 2**24  # bytes of what lies elsewhere that are read at a time
+
+
+def by_rows(x: ArrayLike) -> Any:
+    """Return ``x`` if its rows are to be read by index, as those of an `HDF5Matrix` are, and else an array of it.
+
+    Examples
+    --------
+    >>> by_rows([[1, 2], [3, 4]])[1:]
+    array([[3, 4]])
+    """
+    return x if getattr(x, "is_read_by_rows", False) is True else np.asarray(x)
+
+
+def row_blocks(source: Any) -> Iterator[tuple[int, int]]:
+    """Yield the first row, and the row after the last one, of blocks that fit into memory easily.
+
+    Examples
+    --------
+    >>> list(row_blocks(np.zeros((5, 2**17), "float32")))
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    size = _CACHED if isinstance(source, np.ndarray) else _READ
+    step = max(1, size // max(1, prod(source.shape[1:]) * source.dtype.itemsize))
+    for start in range(0, source.shape[0], step):
+        yield start, min(start + step, source.shape[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class RowsView:
+    """A read-only array whose rows are calculated when they are read.
+
+    It is indexed like the NumPy array that ``view[:]`` gives, and only the rows that an index names are
+    read. It can be pickled if its source can. ``fit``, ``evaluate`` and ``predict`` of Keras read it batch by
+    batch, see `kflow.core.rows.fitting`; ``np.asarray(view)`` calculates all rows.
+
+    Attributes
+    ----------
+    source : ndarray, HDF5Matrix or RowsView
+        The rows that the view is calculated from, on at least one axis.
+    change : callable
+        Makes of a block of rows of the source, shape ``(n, ...)``, as many rows of the view.
+    shape : tuple of int
+        The number of rows, and the shape of one.
+    dtype : numpy.dtype
+        The type of the entries.
+
+    Examples
+    --------
+    >>> view = RowsView(np.arange(4), np.square, (4,), np.dtype("int64"))
+    >>> view[-1], view[[2, 0]], len(view)
+    (np.int64(9), array([4, 0]), 4)
+    """
+
+    source: Any
+    change: Callable[[NDArray[Any]], NDArray[Any]]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_read_by_rows: ClassVar[bool] = True  # tells `kflow.core.rows.streaming` from an array in memory
+
+    def __post_init__(self) -> None:
+        teach_keras()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.change, self.shape, self.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"RowsView of {type(self.source).__name__}: shape {self.shape}, dtype {self.dtype}"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return what NumPy returns for this index of ``view[:]``."""
+        rows, index = rows_of_index(key, self.shape)
+        return self.change(np.asarray(self.source[rows]))[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows in order."""
+        for start, stop in row_blocks(self.source):
+            yield from self[start:stop]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Calculate all rows."""
+        if copy is False:
+            msg = "the rows of a view are calculated when they are read, so an array of them is always a copy"
+            raise ValueError(msg)
+        rows = np.empty(self.shape, self.dtype if dtype is None else dtype)
+        for start, stop in row_blocks(self.source):
+            rows[start:stop] = self[start:stop]
+        return rows
+
+    def unpack(self, start: int = 0, end: int | None = None, *, is_shuffled: bool = False) -> None:
+        """Make these rows of the source quick to read, if it can; see `HDF5Matrix.unpack`."""
+        if hasattr(self.source, "unpack"):
+            self.source.unpack(start, end, is_shuffled=is_shuffled)
