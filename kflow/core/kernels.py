@@ -7,6 +7,7 @@ converts in either direction.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -356,9 +357,14 @@ def _copy(model: Any) -> Any:
         )
         raise ValueError(msg) from error
     pairs = list(zip(model.weights, copy.weights, strict=False))
-    if len(model.weights) != len(copy.weights) or any(a.shape != b.shape or a.name != b.name for a, b in pairs):
+    if len(model.weights) != len(copy.weights) or any(a.shape != b.shape or _role(a) != _role(b) for a, b in pairs):
         msg = f"the copy of the model {model.name!r} has other weights than the model itself; convert in place"
         raise ValueError(msg)
     for old, new in pairs:
         new.assign(old)
     return copy
+
+
+def _role(weight: Any) -> str:
+    """Return the name of a weight without the number that Keras gives to names which are there already."""
+    return re.sub(r"_\d+$", "", weight.name)

@@ -317,3 +317,25 @@ def test_arrays_load_neither_keras_nor_tensorflow():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert loaded.stdout == "set()\n"
+
+
+def test_classes_may_be_numbered_by_a_dictionary():
+    """As `class_indices` of Keras's generators; the order in which it was filled does not matter."""
+    encoded = to_categorical(["a", "b"], classes={"b": 1, "a": 0})
+
+    np.testing.assert_array_equal(encoded, np.eye(2))
+    np.testing.assert_array_equal(to_categorical(["a", "b"], classes={"a": 1, "b": 0}), np.eye(2)[::-1])
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        ({"a": 1, "b": 2}, ValueError, "classes must number the labels 0 to 1, each once, and not {'a': 1, 'b': 2}"),
+        ({"a": 0, "b": 0}, ValueError, "classes must number the labels 0 to 1, each once"),
+        ({"a"}, TypeError, "classes is a set, which has no order; give a list"),
+    ],
+)
+def test_classes_without_a_sure_order_are_refused(classes, error, message):
+    """A column that changes from run to run would be a silent error."""
+    with pytest.raises(error, match=message):
+        to_categorical(["a"], classes=classes)

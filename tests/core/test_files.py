@@ -534,3 +534,43 @@ def test_light_import(run_python: Run) -> None:
     child = run_python(code)
 
     assert (child.communicate()[1], child.returncode) == (b"", 0)
+
+
+def test_no_link_in_the_cache_is_followed_to_another_folder(tmp_path: Path, cache: Path) -> None:
+    """A folder that is named in fname and is a link would give the cache's name to somebody else's file."""
+    (tmp_path / "a").write_text("new")
+    (victim := tmp_path / "elsewhere").mkdir()
+    (victim / "a").write_text("old")
+    (cache / "datasets").mkdir(parents=True)
+    (cache / "datasets" / "link").symlink_to(victim)
+
+    with pytest.raises(FileExistsError, match="a symbolic link bears the name of a folder in the cache"):
+        get_file("link/a", tmp_path / "a", cache_dir=cache, force_download=True)
+    assert (victim / "a").read_text() == "old"
+
+
+def test_offline_a_wrong_file_is_named_and_kept(cache: Path) -> None:
+    """Nothing can take its place, and it may be the digest that is wrong."""
+    (cache / "datasets").mkdir(parents=True)
+    (cached := cache / "datasets" / "a").write_text("hello")
+
+    with pytest.raises(HashMismatchError, match=r"a has not the digest md5:0{32}, and offline nothing can take its"):
+        get_file("a", "http://localhost:1/a", md5_hash="0" * 32, cache_dir=cache, offline=True)
+    assert cached.read_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"origin": None}, TypeError, "an origin must be a URL or a path, not None"),
+        ({"origin": ""}, ValueError, "an origin must be a URL or a path, not ''"),
+        ({"origin": "a", "mirrors": [3]}, TypeError, "an origin must be a URL or a path, not 3"),
+        ({"origin": "a", "timeout": None}, ValueError, "timeout must be seconds above 0"),
+    ],
+)
+def test_what_cannot_be_an_origin_or_a_time_is_named(
+    cache: Path, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """A wrong argument is an error that names it, before anything is done."""
+    with pytest.raises(error, match=message):
+        get_file("a", cache_dir=cache, **arguments)

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -318,3 +319,39 @@ def test_the_module_loads_neither_keras_nor_tensorflow():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert loaded.stdout == "set()\n"
+
+
+def test_a_normalizer_must_make_all_rows_alike(path):
+    """What it makes of later rows is what shape and dtype say, or an error."""
+    matrix = HDF5Matrix(path, "contiguous", normalizer=lambda block: block if len(block) == 1 else block[:, :1])
+
+    assert matrix[0].shape == matrix.shape[1:]
+    with pytest.raises(ValueError, match=r"normalizer of 'contiguous' made rows of shape .* it must make all alike"):
+        matrix[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": None}, "dataset must be the path of a data set in the file, such as 'train/images', not None"),
+        ({"dataset": "contiguous", "normalizer": 3}, "normalizer must be a function that takes rows, not 3"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(path, arguments, message):
+    """A name that is no text, and a normalizer that cannot be called, are found at once."""
+    with pytest.raises(TypeError, match=re.escape(message)):
+        HDF5Matrix(path, **arguments)
+
+
+def test_a_file_that_gave_way_to_another_is_an_error(tmp_path):
+    """A rewrite by renaming leaves the open file as it was; reading it on would give what is no longer there."""
+    for name, value in (("old.h5", 1), ("new.h5", 2)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = np.full(3, value)
+    window = HDF5Matrix(tmp_path / "old.h5", "x")
+
+    (tmp_path / "new.h5").replace(tmp_path / "old.h5")
+
+    with pytest.raises(OSError, match="has changed since it was opened"):
+        window[0]
+    assert HDF5Matrix(tmp_path / "old.h5", "x")[0] == 2

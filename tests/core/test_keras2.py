@@ -360,3 +360,33 @@ def test_other_versions_are_refused(keras_version: Any) -> None:
     """There are two formats."""
     with pytest.raises(ValueError, match=r"keras_version is .*, but must be 2 or 3"):
         serialize_keras_object(keras.layers.Dense(1), keras_version=keras_version)
+
+
+def test_hard_sigmoid_is_that_of_keras_2():
+    """The name means another function in Keras 3, which would change what a trained LSTM predicts."""
+    config = {"units": 3, "recurrent_activation": "hard_sigmoid", "implementation": 1}
+    x = np.linspace(-4, 4, 33, dtype="float32")
+
+    layer = deserialize_keras_object({"class_name": "LSTM", "config": config})
+
+    np.testing.assert_allclose(layer.recurrent_activation(x), np.clip(0.2 * x + 0.5, 0, 1), atol=1e-6)
+    assert serialize_keras_object(layer, keras_version=2)["config"]["recurrent_activation"] == "hard_sigmoid"
+    again = deserialize_keras_object(serialize_keras_object(layer))
+    assert again.recurrent_activation is layer.recurrent_activation
+
+
+def test_hard_sigmoid_of_keras_3_has_no_form_in_keras_2():
+    """Written by its name it would come back as another function."""
+    layer = keras.layers.Dense(2, activation="hard_sigmoid")
+
+    with pytest.raises(ValueError, match=r"activation hard_sigmoid of Keras 3, .* has no form"):
+        serialize_keras_object(layer, keras_version=2)
+
+
+@pytest.mark.parametrize("name", ["GRU", "GRUCell"])
+def test_a_gru_of_keras_2_1_keeps_its_equations(name):
+    """Keras 3's default would want weights of another shape."""
+    old = deserialize_keras_object({"class_name": name, "config": {"units": 3}})
+    later = deserialize_keras_object({"class_name": name, "config": {"units": 3, "reset_after": True}})
+
+    assert (old.reset_after, later.reset_after) == (False, True)

@@ -13,6 +13,7 @@ from keras.src.backend.tensorflow import trainer
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from kflow.core import OrderedEnqueuer, Sequence
+from kflow.core.sequences.epochs import Draws
 from kflow.core.sequences.keras_epochs import Epochs
 
 
@@ -542,3 +543,14 @@ def test_the_example_of_keras_2_1_runs_as_it_is_written(pictures):
     assert np.array_equal(predicted, again)
     assert [y.tolist() for _, y in pairs] == [[0, 1], [0, 1], [0, 1], [0, 1]]
     assert np.allclose([x.mean() for x, _ in pairs], np.array([15, 75, 135, 15]) / 255)
+
+
+def test_the_order_of_the_epochs_is_the_same_with_processes():
+    """Processes need a seed for each epoch; drawing it leaves the orders alone."""
+    random.seed(1)
+    threads = Draws()
+    orders = [threads.order(20, shuffle=True) for _ in range(3)]
+    random.seed(1)
+    processes = Draws()
+
+    assert [(processes.seed(), processes.order(20, shuffle=True))[1] for _ in range(3)] == orders

@@ -581,3 +581,28 @@ def test_half_precision_is_kept():
 
     assert layer.kernel.dtype == "bfloat16"
     assert layer.get_weights()[0].tobytes() == before[::-1].tobytes()
+
+
+class Scaled(keras.layers.Layer):
+    """A convolution beside a weight of its own without a name."""
+
+    def build(self, shape):
+        """Make the weights."""
+        self.inner = keras.layers.Conv2D(2, 3)
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(2,), initializer="ones")
+
+    def call(self, x):
+        """Convolve and scale."""
+        return self.inner(x) * self.scale
+
+
+def test_a_copy_takes_over_weights_without_a_name():
+    """Keras numbers such names, so those of a copy are others."""
+    inputs = keras.Input((5, 5, 1))
+    model = keras.Model(inputs, Scaled()(inputs))
+
+    copy = convert_all_kernels_in_model(model, inplace=False).model
+
+    np.testing.assert_array_equal(copy.layers[1].scale, model.layers[1].scale)
+    np.testing.assert_array_equal(copy.layers[1].inner.kernel, np.flip(model.layers[1].inner.kernel, (0, 1)))

@@ -170,3 +170,12 @@ def test_a_decorated_function_stays_what_it_was(kind: str) -> None:
 
     assert [test(decorated) for test in tests] == [test(plain) for test in tests]
     assert (decorated.__name__, decorated.__doc__) == (plain.__name__, "Say.")
+
+
+def test_a_class_is_not_decorated():
+    """It would become a function."""
+    with pytest.raises(TypeError, match="a scope decorates functions; Thing is a class"):
+
+        @custom_object_scope({})
+        class Thing:
+            pass

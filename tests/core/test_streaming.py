@@ -1,3 +1,4 @@
+import gc
 import inspect
 import json
 import os
@@ -5,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import weakref
 
 import h5py
 import keras
@@ -352,3 +354,33 @@ print(json.dumps([before, waiting(), keras.Model.fit.reads_by_rows, twice]))
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "matrix"], capture_output=True, text=True, check=True)
 
     assert json.loads(done.stdout.splitlines()[-1]) == [[1, False], 0, True, False]
+
+
+def test_a_training_keeps_no_window_alive(tmp_path):
+    """When nobody uses them any more the windows are gone, with their files and what was unpacked for shuffling."""
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.ones((64, 3), "float32"), chunks=(8, 3), compression="gzip")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    window = HDF5Matrix(path, "x")
+    gone = weakref.ref(window)
+
+    model.fit(window, np.ones(64), verbose=0)
+    model.predict(window, verbose=0)
+    del window
+    gc.collect()
+
+    assert gone() is None
+
+
+def test_batches_keep_what_they_read_alive(tmp_path):
+    """A data set that was derived from one of ours reads on when nobody else holds the window."""
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(6)
+
+    doubled = batches(HDF5Matrix(path, "x"), batch_size=4).map(lambda x: 2 * x)
+    gc.collect()
+
+    assert [batch.numpy().tolist() for batch in doubled] == [[0, 2, 4, 6], [8, 10]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -42,12 +43,18 @@ class Classes:
         Raises
         ------
         TypeError
-            If the labels are one text, or no sequence, or cannot be told apart by ``==``.
+            If the labels are one text, a set, or no sequence, or cannot be told apart by ``==``.
         ValueError
-            If there are none, or one comes twice or is NaN.
+            If there are none, or one comes twice or is NaN; or if those of a dictionary, from label to number,
+            are not numbered 0, 1, 2 and so on.
         """
         if isinstance(labels, str | bytes) or not hasattr(labels, "__iter__"):
             msg = f"classes must be a list of labels, one for each class, not {labels!r}"
+            raise TypeError(msg)
+        if isinstance(labels, Mapping):
+            labels = _by_number(labels)
+        if isinstance(labels, Set):
+            msg = "classes is a set, which has no order; give a list, such as sorted(classes)"
             raise TypeError(msg)
         names = tuple(labels.tolist() if isinstance(labels, np.ndarray | np.generic) else labels)
         names = tuple(name.item() if isinstance(name, np.generic) else name for name in names)
@@ -118,3 +125,12 @@ class Classes:
             return f"is none of the {len(self)} classes; did you mean {meant}?"
         shown = ", ".join(repr(name) for name in self.names[:_SHOWN])
         return f"is none of the {len(self)} classes, {shown}{', ...' if len(self) > _SHOWN else ''}"
+
+
+def _by_number(numbers: Mapping[Any, Any]) -> list[Any]:
+    """Return the labels of a dictionary from label to number, such as ``class_indices`` of Keras, in their order."""
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        given = ", ".join(f"{label!r}: {number!r}" for label, number in list(numbers.items())[:_SHOWN])
+        msg = f"classes must number the labels 0 to {len(numbers) - 1}, each once, and not {{{given}}}"
+        raise ValueError(msg)
+    return sorted(numbers, key=lambda label: int(numbers[label]))

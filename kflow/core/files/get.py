@@ -193,23 +193,38 @@ def _cache_path(
         raise ValueError(msg)
     base = cache_dir or os.environ.get("KERAS_HOME") or "~/.keras"
     try:
-        return Path(base).expanduser() / subdir / path
+        folder = Path(base).expanduser() / subdir
     except RuntimeError:
         msg = "there is no home folder for the cache; pass cache_dir= or set KERAS_HOME"
         raise FileNotFoundError(errno.ENOENT, msg) from None
+    _refuse_links(folder, path)
+    return folder / path
+
+
+def _refuse_links(folder: Path, path: Path) -> None:
+    """Refuse to follow links inside the cache: where they lead, others' files have the names of ours."""
+    for parent in [] if path.is_absolute() else list(path.parents)[:-1]:
+        if (folder / parent).is_symlink():
+            msg = "a symbolic link bears the name of a folder in the cache; remove it or choose another fname"
+            raise FileExistsError(errno.EEXIST, msg, str(folder / parent))
 
 
 def _origins(origin: str | os.PathLike[str], mirrors: Sequence[str | os.PathLike[str]]) -> tuple[Origin, ...]:
     if isinstance(mirrors, str | os.PathLike):
         msg = f"mirrors must be a list of origins, not {redact(os.fspath(mirrors))!r} alone"
         raise TypeError(msg)
+    for each in (origin, *mirrors):
+        if not isinstance(each, str | os.PathLike) or not os.fspath(each):
+            msg = f"an origin must be a URL or a path, not {each!r}"
+            raise (ValueError if each == "" else TypeError)(msg)
     return tuple(Origin(os.fspath(each), local_path(each)) for each in (origin, *mirrors))
 
 
 def _patience(timeout: float | Mapping[str, float], min_speed: float) -> Patience:
     """Return the limits of time that the arguments set."""
     limits = dict(timeout) if isinstance(timeout, Mapping) else {"connect": timeout, "read": timeout}
-    if set(limits) - {"connect", "read", "total"} or not all(seconds > 0 for seconds in limits.values()):
+    known = set(limits) <= {"connect", "read", "total"}
+    if not known or not all(isinstance(each, int | float) and each > 0 for each in limits.values()):
         msg = f"timeout must be seconds above 0, or give some for 'connect', 'read' and 'total', not {timeout!r}"
         raise ValueError(msg)
     if min_speed < 0:
@@ -276,6 +291,12 @@ def _remove_wrong(job: Job) -> None:
     """Remove a file with a wrong digest at once, whatever comes of the download; but never an origin."""
     if job.digest is None or not job.target.exists():
         return
+    if job.is_offline and all(each.local is None for each in job.origins):
+        msg = (
+            f"{job.target} has not the digest {':'.join(job.digest)}, and offline nothing can take its place; "
+            "correct the digest, or go online"
+        )
+        raise HashMismatchError(msg)
     if any(each.local is not None and each.local.exists() and job.target.samefile(each.local) for each in job.origins):
         msg = f"{job.target} is its own origin and has not the digest {':'.join(job.digest)}; correct one"
         raise HashMismatchError(msg)

@@ -102,6 +102,7 @@ class HDF5Matrix:
         *,
         allow: Collection[str] = (),
     ) -> None:
+        _check_types(dataset, normalizer)
         self.datapath = str(Path(datapath).absolute())  # still right after a change of directory
         self.dataset = dataset
         self.normalizer = normalizer
@@ -109,6 +110,7 @@ class HDF5Matrix:
         self._closed = False
         self._stamp: tuple[int, int] | None = None
         self._rows: Rows | None = None
+        self._is_probed = False
         rows = self._opened()
         self.start, self.end = _window(start, end, rows.shape, rows.where)
         self.dtype, row_shape = rows.dtype, rows.shape[1:]
@@ -117,6 +119,7 @@ class HDF5Matrix:
             probe = self._normalized(real if real.size else np.zeros((1, *row_shape), self.dtype))
             self.dtype, row_shape = probe.dtype, probe.shape[1:]
         self.shape: tuple[int, ...] = (self.end - self.start, *row_shape)
+        self._is_probed = True
         teach_keras()
 
     @property
@@ -240,7 +243,23 @@ class HDF5Matrix:
                 "it must keep the first axis, the rows"
             )
             raise ValueError(msg)
+        if self._is_probed and (normalized.dtype, normalized.shape[1:]) != (self.dtype, self.shape[1:]):
+            msg = (
+                f"the normalizer of {self.dataset!r} made rows of shape {normalized.shape[1:]} and type "
+                f"{normalized.dtype}, and of the first row {self.shape[1:]} and {self.dtype}; it must make all alike"
+            )
+            raise ValueError(msg)
         return normalized
+
+
+def _check_types(dataset: object, normalizer: object) -> None:
+    """Raise TypeError for what can be no path of a data set, or cannot be called."""
+    if not isinstance(dataset, str):
+        msg = f"dataset must be the path of a data set in the file, such as 'train/images', not {dataset!r}"
+        raise TypeError(msg)
+    if normalizer is not None and not callable(normalizer):
+        msg = f"normalizer must be a function that takes rows, not {normalizer!r}"
+        raise TypeError(msg)
 
 
 def _window(start: int, end: int | None, shape: tuple[int, ...], where: str) -> tuple[int, int]:

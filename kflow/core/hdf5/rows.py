@@ -57,11 +57,12 @@ class Rows:
 
     def __init__(self, path: str, name: str, allow: Collection[str] = (), stamp: tuple[int, int] | None = None) -> None:
         self._forks = _forks
-        self.where = where_is(name, path)
+        self.where, self._path = where_is(name, path), path
         self._file = open_file(path)
         self._descriptor: int | None = self._file.id.get_vfd_handle()
         try:
             self.stamp = stamp or self._present_stamp()
+            self._place = _place(os.fstat(self._descriptor))
             self._data = find_dataset(self._file, name, path, allow)
             self.shape: tuple[int, ...] = tuple(self._data.shape)
             self.dtype: np.dtype[Any] = self._data.dtype
@@ -200,11 +201,23 @@ class Rows:
         status = os.fstat(self._descriptor)
         return status.st_size, status.st_mtime_ns
 
+    def _is_replaced(self) -> bool:
+        """Whether another file bears the name now; one that was only removed can still be read."""
+        try:
+            return _place(os.stat(self._path)) != self._place  # noqa: PTH116 - before each batch
+        except OSError:
+            return False
+
     def _check_unchanged(self) -> None:
-        """Raise if the file was written to: reading a mapped file that was cut short kills the process."""
-        if self._present_stamp() != self.stamp:
+        """Raise if the file was written to, which can kill who reads a mapped file, or has given way to another."""
+        if self._present_stamp() != self.stamp or self._is_replaced():
             msg = f"{self.where} has changed since it was opened; make a new HDF5Matrix to read what it holds now"
             raise OSError(msg)
+
+
+def _place(status: os.stat_result) -> tuple[int, int]:
+    """Return what tells a file from all others."""
+    return status.st_dev, status.st_ino
 
 
 def _map(data: h5py.Dataset) -> NDArray[Any] | None:

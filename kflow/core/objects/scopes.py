@@ -113,6 +113,9 @@ class CustomObjectScope(ContextDecorator):
 
     def __call__(self, func: _Function) -> _Function:
         """Return the function wrapped so that its body, awaited or iterated over as well, runs inside the scope."""
+        if isinstance(func, type):
+            msg = f"a scope decorates functions; {func.__name__} is a class: decorate the methods that need the names"
+            raise TypeError(msg)
         if inspect.iscoroutinefunction(func):
             inside = self._awaited(func)
         elif inspect.isgeneratorfunction(func):

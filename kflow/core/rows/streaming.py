@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
@@ -132,6 +135,7 @@ class Stream:
             if hasattr(array, "unpack"):
                 array.unpack(self._start, self._stop, is_shuffled=bool(shuffle))
         self.dataset = self._dataset(keras.tree.lists_to_tuples(arrays))
+        self.dataset.kflow_stream = self  # the data set, and nothing else, keeps what it reads alive
 
     def _dataset(self, structure: Any) -> Any:
         """Return the data set: row numbers, the rows of some batches at a time, then single batches."""
@@ -143,8 +147,10 @@ class Stream:
         row_bytes = sum(sample.nbytes for sample in samples)
         size = batch_size * max(1, _BLOCK // max(1, batch_size * row_bytes))
 
+        read_rows = _without_owner(self._read)
+
         def read(numbers: Any) -> Any:
-            blocks = tf.numpy_function(self._read, [numbers], [sample.dtype for sample in samples])
+            blocks = tf.numpy_function(read_rows, [numbers], [sample.dtype for sample in samples])
             for block, sample in zip(blocks, samples, strict=True):
                 block.set_shape((None, *sample.shape[1:]))
             return keras.tree.pack_sequence_as(structure, blocks)
@@ -164,17 +170,20 @@ class Stream:
         import tensorflow as tf
 
         def consecutive(first: Any) -> Any:
-            return tf.range(first, tf.minimum(first + size, self._stop))
+            return tf.range(first, tf.minimum(first + size, stop))
+
+        draw_order = _without_owner(self._draw_order)
+        first_row, stop, rows = self._start, self._stop, self._stop - self._start
 
         def order(_: Any) -> Any:
-            return tf.ensure_shape(tf.numpy_function(self._draw_order, [], tf.int64), [self._stop - self._start])
+            return tf.ensure_shape(tf.numpy_function(draw_order, [], tf.int64), [rows])
 
         def blocks(numbers: Any) -> Any:
-            firsts = tf.data.Dataset.range(0, self._stop - self._start, size)
+            firsts = tf.data.Dataset.range(0, rows, size)
             return firsts.map(lambda first: numbers[first : first + size])
 
         if not self._shuffle:
-            return tf.data.Dataset.range(self._start, self._stop, size).map(consecutive)
+            return tf.data.Dataset.range(first_row, stop, size).map(consecutive)
         return tf.data.Dataset.range(1).map(order).flat_map(blocks)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -215,6 +224,20 @@ class Stream:
         copy = empty_aligned(block.shape, dtype)
         copy[...] = block
         return copy
+
+
+def _without_owner(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a method without keeping its object: TensorFlow keeps functions for ever."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> Any:
+        found = reference()
+        if found is None:
+            msg = "the data set that these rows belong to is gone"
+            raise ReferenceError(msg)
+        return found(*args)
+
+    return call
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

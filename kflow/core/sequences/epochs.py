@@ -44,27 +44,30 @@ class Draws:
     """What is drawn at random for the epochs of one training.
 
     Python's global ``random`` gives the seed and nothing more: what a sequence draws from it while it makes batches,
-    which depends on the workers, does not change the order of the epochs.
+    which depends on the workers, does not change the order of the epochs; nor do the seeds that only processes need.
     """
 
     def __init__(self) -> None:
-        self._generator: random.Random | None = None
+        self._start: int | None = None
+        self._generators: dict[str, random.Random] = {}
 
     def order(self, length: int, *, shuffle: bool) -> list[int]:
         """Return the indices of an epoch."""
         order = list(range(length))
         if shuffle:
-            self._seeded().shuffle(order)
+            self._generator("orders").shuffle(order)
         return order
 
     def seed(self) -> int:
         """Return a seed for what processes draw in an epoch."""
-        return self._seeded().getrandbits(64)
+        return self._generator("seeds").getrandbits(64)
 
-    def _seeded(self) -> random.Random:
-        if self._generator is None:
-            self._generator = random.Random(random.getrandbits(64))  # noqa: S311 - not a secret
-        return self._generator
+    def _generator(self, purpose: str) -> random.Random:
+        if self._start is None:
+            self._start = random.getrandbits(64)
+        if purpose not in self._generators:
+            self._generators[purpose] = random.Random(f"{self._start} {purpose}")  # noqa: S311 - not a secret
+        return self._generators[purpose]
 
 
 class Crew:

@@ -19,7 +19,7 @@ from kflow.core.objects.lookup import (
     sources_of_built_ins,
 )
 from kflow.core.objects.registry import hint, short
-from kflow.core.serialization.keras2 import modern
+from kflow.core.serialization.keras2 import keras2_hard_sigmoid, modern
 
 # Nested models have three levels each; Keras needs about ten Python frames for each of these.
 _DEEPEST = 150
@@ -243,9 +243,10 @@ def _resolved_function(node: dict[str, Any], place: Place, reader: Reader) -> di
     # Up to 3.6 Keras wrote a registered function without its package and still finds it.
     if registered_object(name) is not None or any(each.endswith(f">{name}") for each in known_custom_names()):
         return node
-    for allowed in reader.allowed_modules if module == "builtins" else ():
-        if inspect.isfunction(getattr(_imported(allowed, place), name, None)):
-            module = allowed
+    if name == keras2_hard_sigmoid.__name__:
+        reader.found[f"kflow>{name}"] = keras2_hard_sigmoid
+        return {**node, "config": f"kflow>{name}"}
+    module = _allowing(name, module, place, reader)
     if _is_allowed(module, reader):
         key, _ = _taken(module, name, place, reader)
         return {**node, "module": "builtins", "config": key}
@@ -257,6 +258,14 @@ def _resolved_function(node: dict[str, Any], place: Place, reader: Reader) -> di
     elif not _is_function_of_keras(module, name):
         raise _refused(module, name, place)
     return node
+
+
+def _allowing(name: str, module: Any, place: Place, reader: Reader) -> Any:
+    """Return the allowed module that has a function of this name, if its description names none."""
+    for allowed in reader.allowed_modules if module == "builtins" else ():
+        if inspect.isfunction(getattr(_imported(allowed, place), name, None)):
+            module = allowed
+    return module
 
 
 def _is_function_of_keras(module: str, name: str) -> bool:

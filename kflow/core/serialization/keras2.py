@@ -22,8 +22,35 @@ _OLD_LAMBDA_KEYS = (
 # Where a model's configuration lists its tensors.
 _ENDS = ("input_layers", "output_layers")
 
+# Where a layer's configuration names an activation.
+_ACTIVATION_KEYS = ("activation", "recurrent_activation")
+
 # Where Keras 3 takes the description of a function, but not its name.
 _FUNCTION_KEYS = ("function", "fn")
+
+
+def keras2_hard_sigmoid(x: Any) -> Any:
+    """Return ``clip(0.2 * x + 0.5, 0, 1)``, which Keras 2 called hard_sigmoid (``keras/backend``, 2.1.6).
+
+    Keras 3 gives that name to ``clip(x / 6 + 0.5, 0, 1)``. A layer that was read from a description of Keras 2 has this
+    function; once saved by Keras 3, ``load_model`` needs it in ``custom_objects``.
+
+    Parameters
+    ----------
+    x : tensor or array
+        Of any shape and float type.
+
+    Returns
+    -------
+    tensor
+        Of the shape and type of ``x``.
+
+    Examples
+    --------
+    >>> [round(float(keras2_hard_sigmoid(x)), 1) for x in (-3.0, 1.0)]
+    [0.0, 0.7]
+    """
+    return import_module("keras").ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 def modern(node: Mapping[str, Any], factory: Any) -> Any:
@@ -56,8 +83,17 @@ def _modern_values(config: dict[str, Any], factory: type) -> dict[str, Any]:
     if issubclass(factory, keras.layers.Lambda):
         return _modern_lambda(config)
     if issubclass(factory, keras.layers.Layer) and not issubclass(factory, keras.layers.InputLayer):
-        return {key: value for key, value in config.items() if key != "batch_input_shape"}
+        return _modern_layer(config, issubclass(factory, keras.layers.GRU | keras.layers.GRUCell))
     return config
+
+
+def _modern_layer(config: dict[str, Any], is_gru: bool) -> dict[str, Any]:
+    """Return what means in Keras 3 what it meant in Keras 2."""
+    config = {key: value for key, value in config.items() if key != "batch_input_shape"}
+    hard = _modern_function("function", keras2_hard_sigmoid.__name__)
+    renamed = {key: hard for key in _ACTIVATION_KEYS if config.get(key) == "hard_sigmoid"}
+    defaults = {"reset_after": False} if is_gru else {}  # in Keras 3 it is True, with weights of another shape
+    return {**defaults, **config, **renamed}
 
 
 def _modern_ends(tensors: Any) -> Any:
@@ -137,10 +173,20 @@ def _old_values(name: str, module: str, config: Any) -> Any:
         return [as_keras_2(layer) for layer in config["layers"]]
     ends = {key: _old_ends(config[key]) for key in _ENDS if key in config and "layers" in config}
     config = {**as_keras_2(config), **ends}
+    if module.startswith("keras"):
+        config = {**config, **_old_activations(config)}
     renamed = {"batch_shape": "batch_input_shape"} if name == "InputLayer" else {}
     if module == "keras.optimizers":
         renamed = {"learning_rate": "lr"}
     return {renamed.get(key, key): item for key, item in config.items()}
+
+
+def _old_activations(config: dict[str, Any]) -> dict[str, str]:
+    """Return the activations that have another name in Keras 2, and refuse the one whose name means another there."""
+    names = {key: config[key] for key in _ACTIVATION_KEYS if isinstance(config.get(key), str)}
+    if "hard_sigmoid" in names.values():
+        raise _no_form("the activation hard_sigmoid of Keras 3, which is another function than that of Keras 2,")
+    return {key: "hard_sigmoid" for key, name in names.items() if name == keras2_hard_sigmoid.__name__}
 
 
 def _old_ends(tensors: Any) -> Any:
