@@ -156,7 +156,6 @@ def meet(point: Point, run: SmallRun, right: dict[str, object]) -> Verdict:
     is_damaged = scenario.prepare is _damaged
     found += [f"corrupt, before: {each}" for each in store_audit.find_faults(run.store) if not is_damaged]
     found += _faults_of_export(run, right)
-    store_audit.age_litter(run.store, run.here)
     found += second_run(run, right)
     return Verdict(point, tuple(found), was_met, is_borne=done.returncode == 0)
 
@@ -187,6 +186,7 @@ def _faults_of_export(run: SmallRun, right: dict[str, object]) -> Iterator[str]:
 
 def second_run(run: SmallRun, right: dict[str, object]) -> Iterator[str]:
     """Run again, undisturbed, and yield what is not as it should be."""
+    store_audit.age_litter(run.store, run.here)
     try:
         done = run.kflow("run", "w.yaml")
     except subprocess.TimeoutExpired:

@@ -43,6 +43,7 @@ class Call:
     """The path behind the descriptor that it returned."""
     time: float
     is_injected: bool
+    thread: int
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -80,13 +81,20 @@ def breaking(log: Path, call: str, number: int, fault: str) -> list[str]:
     return [*watching(log, [call]), "-e", f"inject={call}:{inject}:when={number}"]
 
 
-def read_log(log: Path) -> Iterator[Call]:
+def read_log(log: Path, thread: int = 0) -> Iterator[Call]:
     """Yield the calls in a log, in order."""
     counts: dict[str, int] = {}
     for line in log.read_text(encoding="ascii").splitlines():
-        call = _read_line(line, counts)
+        call = _read_line(line, counts, thread)
         if call:
             yield call
+
+
+def read_changes(log: Path, below: Path) -> list[Call]:
+    """Return the calls that change files below a folder, in order, from the logs of all threads."""
+    logs = log.parent.glob(f"{log.name}.*")
+    found = [call for each in logs for call in changes(read_log(each, int(each.suffix[1:])), below)]
+    return sorted(found, key=lambda call: call.time)
 
 
 def changes(calls: Iterable[Call], below: Path) -> list[Call]:
@@ -107,7 +115,7 @@ def changes(calls: Iterable[Call], below: Path) -> list[Call]:
     return found
 
 
-def _read_line(line: str, counts: dict[str, int]) -> Call | None:
+def _read_line(line: str, counts: dict[str, int], thread: int) -> Call | None:
     found = _LINE.match(line) or _LINE.match(f"{line.rstrip()} = ?")
     if found is None:
         return None
@@ -125,6 +133,7 @@ def _read_line(line: str, counts: dict[str, int]) -> Call | None:
         _decode(made[2]).decode("utf-8", "surrogateescape") if made else None,
         float(found["time"] or 0),
         "INJECTED" in rest,
+        thread,
     )
 
 
