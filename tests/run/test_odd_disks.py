@@ -124,6 +124,26 @@ def test_a_full_disk_stops_a_run_that_goes_on_with_more_room(
     assert "light succeeded" in second
 
 
+CODED = """
+kflow: 1
+name: coded
+steps:
+  changed: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:change}
+  after: {kind: normalize, x: "${changed}", axis: 0}
+"""
+CRASH = "import os, signal\n\ndef change(block):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+
+
+def test_a_crash_on_a_full_disk_is_told_as_that(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """HDF5 crashes where the disk takes no more; the user learns what the reason may be."""
+    (tmp_path / "store").mkdir()
+    prefix = mounted(f"mount -t tmpfs -o size=500k none '{tmp_path / 'store'}'")
+
+    code, said = kflow(make_folder(CODED, {"user.py": CRASH}), "run", "w.yaml", prefix=prefix)
+    assert code == 1
+    assert "the worker process crashed with SIGSEGV; its disk is full, there are " in said
+
+
 # --- file systems apart --------------------------------------------------------------------------------------
 
 

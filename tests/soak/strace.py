@@ -18,7 +18,10 @@ CHANGING = (
 )  # fmt: skip
 """The calls that change files. Of those that open and close, only what was opened for writing counts."""
 
-ADVICE = "strace is not here; Debian and Ubuntu have it: apt-get install strace"
+ADVICE = (
+    "strace is not here, or may not trace. Debian and Ubuntu have it: apt-get install strace; "
+    "a container needs the capability SYS_PTRACE for it"
+)
 _LINE = re.compile(r"(?:(?P<time>\d+\.\d+) )?(?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+|\?)(?P<rest>.*)$")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _OPEN = re.compile(r"(\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
