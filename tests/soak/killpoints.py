@@ -238,8 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finally:
                 runs.put(run)
 
+        chosen, verdicts = points[:: options.every], []
         with ThreadPoolExecutor(options.jobs) as pool:
-            verdicts = list(pool.map(meet_one, points[:: options.every]))
+            for verdict in pool.map(meet_one, chosen):
+                verdicts.append(verdict)
+                if len(verdicts) % 100 == 0:
+                    print(f"{len(verdicts)} of {len(chosen)} points", file=sys.stderr)  # noqa: T201
     return _tell(verdicts)
 
 
