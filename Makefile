@@ -1,7 +1,7 @@
 # One command per purpose; each does its own set-up. `make` alone lists them.
 # Every path is relative, so that a clone in a folder with blanks in its name works.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test hostile lint types check schema docs lock data bench container-check wheel-check clean
+.PHONY: help setup run test hostile soak lint types check schema docs lock data bench container-check wheel-check clean
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -31,6 +31,10 @@ test: .venv/dev.stamp  ## run the tests
 
 hostile: .venv/dev.stamp  ## what kflow, Keras and pooch make of faulty servers and hostile archives (minutes)
 	$(BIN)/python -m tests.hostile.table
+
+soak: .venv/dev.stamp  ## break small runs at every system call, and cut the power (an hour; needs strace)
+	$(BIN)/python -m tests.soak.killpoints
+	$(BIN)/python -m tests.soak.powerloss
 
 lint: .venv/dev.stamp  ## check style and the direction of imports
 	$(BIN)/ruff check .

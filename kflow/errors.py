@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:  # diagnostics lie above errors, so only their names are known here
     from kflow.diagnostics import Diagnostic, Source
+
+
+_FULL = "make room, and 'kflow run' goes on: what was finished is kept"
+_CLOSED = "make it writable, or name another store with --store or KFLOW_STORE"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _CLOSED,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EIO: "the disk has a fault, of which the system's log may tell more; what was finished is kept",
+}
+
+
+def describe_disk_error(error: OSError, place: object) -> str:
+    """Say what a disk did not do, where, and what to do next.
+
+    Parameters
+    ----------
+    error : OSError
+        What the system said.
+    place : object
+        The file or folder, where the error names none.
+
+    Examples
+    --------
+    >>> print(describe_disk_error(OSError(errno.ENOSPC, "No space left on device"), ".kflow"))
+    .kflow: No space left on device; make room, and 'kflow run' goes on: what was finished is kept
+    """
+    advice = _ADVICE.get(error.errno or 0)
+    text = f"{error.filename2 or error.filename or place}: {error.strerror or error}"
+    return f"{text}; {advice}" if advice else text
 
 
 class KflowError(Exception):

@@ -57,6 +57,9 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Put a checkpoint in place of the last one in one step, and on the disk."""
     import numpy as np
 
+    from kflow.core.staging import sync
+
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "format": _FORMAT,
@@ -74,11 +77,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(folder / NAME)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        for each in (folder, *([*folder.parents][:2] if is_new else [])):  # it may be the first checkpoint of a store
+            sync(each)
     finally:
         draft.unlink(missing_ok=True)
 

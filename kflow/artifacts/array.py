@@ -169,7 +169,9 @@ def save(value: "Rows | np.ndarray[Any, Any]", folder: Path) -> Saved:
     import numpy as np
 
     folder.mkdir(exist_ok=True)
-    np.save(folder / NAME, value, allow_pickle=False)
+    # Not np.save: into a file of the system it writes past Python, and does not notice that the disk took no more.
+    with (folder / NAME).open("w+b") as stream:  # neither a BufferedWriter, for which write_array does the same
+        np.lib.format.write_array(stream, np.asanyarray(value), allow_pickle=False)
     digest = digest_file(folder / NAME)
     return Saved(digest, {"name": NAME, "content": digest, "shape": list(value.shape), "dtype": str(value.dtype)})
 

@@ -34,7 +34,7 @@ def main() -> None:
 
 def _explain(error: BaseException) -> int:
     """Say what ended the command, and return its exit code."""
-    from kflow.errors import KflowError
+    from kflow.errors import KflowError, describe_disk_error
 
     code, text = 1, f"kflow has a bug: {type(error).__name__}: {error}; run the command again with --debug to see where"
     if isinstance(error, KflowError):
@@ -46,7 +46,7 @@ def _explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     elif isinstance(error, OSError):
-        text = f"{error.filename or 'output'}: {error.strerror or error}"
+        text = describe_disk_error(error, "output")
     print(text, file=sys.stderr)  # noqa: T201
     return code
 

@@ -119,6 +119,8 @@ class Console:
             self._line(f"  {name:{_WIDTH}}{_near(path)}")
         if event.record:
             self._line(f"  {'run record':{_WIDTH}}{_near(event.record)}")
+        if event.unwritten:
+            self._line(f"  {'no run record':{_WIDTH}}{event.unwritten}")
 
     def _line(self, text: str) -> None:
         # What comes from files and libraries must not steer the terminal.

@@ -76,6 +76,8 @@ class RunFinished:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     record: Path | None = None
+    unwritten: str | None = None
+    """Why there is no record, where the store cannot be written."""
 
 
 Event = RunStarted | StepStarted | StepProgress | StepReused | StepFinished | StepFailed | RunFinished

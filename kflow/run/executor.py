@@ -5,12 +5,13 @@ changed by the main thread alone, which takes what the others have to say from o
 """
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from kflow.errors import Interrupted, RunError
+from kflow.errors import Interrupted, RunError, describe_disk_error
 from kflow.plan.planner import Action, Planner, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
@@ -30,6 +31,7 @@ from kflow.run.state import Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, carry_out
 from kflow.spec.base import walk
 from kflow.spec.types import Symbol
+from kflow.store import durable
 from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.store import Store
@@ -81,14 +83,6 @@ def execute(
     """
     wishes = wishes or Wishes()
     record = new_record(bound, workspace.root, path)
-    folder = store.root / "runs" / record.id
-    try:
-        (folder / "logs").mkdir(parents=True)
-        journal = Journal(folder)
-    except OSError as error:
-        message = f"the store {store.root} cannot be written: {error.strerror}"
-        raise RunError(message) from None
-    store.sweep()
     run = Run(
         bound,
         store,
@@ -96,17 +90,46 @@ def execute(
         report,
         make_planner(bound, store, workspace, path),
         record,
-        folder,
+        store.root / "runs" / record.id,
         wishes,
         machine(_visible_gpus(), wishes.jobs),
         Schedule(_wanted(bound.needs, wishes.selected)),
         Crew(store, Workers(), threading.Event()),
-        journal,
     )
-    report(events.RunStarted(record.id, path, bound.order))
-    with held(folder), journal:  # as long as it is held, a record that says "running" is true
+    with contextlib.ExitStack() as stack:
+        try:
+            _open_record(run, stack)
+        except OSError as error:
+            _refuse_to_run(run, error)
+        store.sweep()
+        report(events.RunStarted(record.id, path, bound.order))
         _carry_out(run)
     return run.record
+
+
+def _open_record(run: Run, stack: contextlib.ExitStack) -> None:
+    """Begin the record of a run, which is held for the length of a block."""
+    try:
+        durable.make_folder(run.folder / "logs")
+        stack.enter_context(held(run.folder))  # as long as it is held, a record that says "running" is true
+        journal = stack.enter_context(Journal(run.folder))
+        write_record(run.record, run.folder)
+    except OSError:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    run.journal = journal
+
+
+def _refuse_to_run(run: Run, error: OSError) -> None:
+    """Go on without a record where the store cannot be written, unless there is something to be run."""
+    selected = run.bound.order if run.wishes.selected is None else run.wishes.selected
+    actions = run.planner.preview(selected, is_forced=run.wishes.is_forced)
+    undone = [each.step for each in actions if each.step in run.schedule.needs and each.verdict is not Verdict.REUSE]
+    run.unwritten = describe_disk_error(error, run.folder)
+    if undone:
+        steps = ", ".join(undone[:3]) + (", ..." if len(undone) > 3 else "")
+        message = f"the store {run.store.root} cannot be written, and there is work to do ({steps}): {run.unwritten}"
+        raise RunError(message) from None
 
 
 def _wanted(needs: Needs, selected: Collection[str] | None) -> Needs:
@@ -124,7 +147,6 @@ def _visible_gpus() -> tuple[str, ...]:
 def _carry_out(run: Run) -> None:
     """Do all steps, and close the record whatever happens."""
     try:
-        write_record(run.record, run.folder)
         _do_steps(run)
         finish(run, "failed" if run.has_failed else "succeeded")
     except KeyboardInterrupt:
@@ -134,7 +156,7 @@ def _carry_out(run: Run) -> None:
         _give_up(run, "failed", str(error))
         raise
     except OSError as error:
-        message = f"{error.filename2 or error.filename or run.store.root}: {error.strerror or error}"
+        message = describe_disk_error(error, run.store.root)
         _give_up(run, "failed", message)
         raise RunError(message) from None
     finally:
@@ -246,7 +268,7 @@ def _start(run: Run, name: str, action: Action) -> None:
     step = run.record.steps[name]
     step.status = "running"
     run.report(events.StepStarted(name, step.kind, action.reason))
-    run.journal.note(name, step.model_dump(mode="json"), is_end=False)
+    run.note(name, is_end=False)
     thread = threading.Thread(target=_work, args=(run, job), daemon=True, name=f"step {name}")
     run.schedule.start(name)
     run.running[name] = Running(thread, demand, gpus, time.monotonic())

@@ -4,6 +4,7 @@ When the run is over its record is written anew, whole, and the journal goes.
 """
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -24,14 +25,16 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = os.open(folder / JOURNAL, flags, 0o644)
+        self._descriptor = os.open(self._path, flags, 0o644)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):  # what counts has been synced
+            os.close(self._descriptor)
 
     def note(self, step: str, state: dict[str, Any], *, is_end: bool) -> None:
         """Append what is now known of a step; the end of one is on the disk when this returns.
@@ -42,10 +45,13 @@ class Journal:
             If the disk is full.
         """
         line = json.dumps({"step": step, "state": state}).encode() + b"\n"
-        if os.write(self._descriptor, line) < len(line):
-            raise OSError(28, os.strerror(28), JOURNAL)
-        if is_end:
-            os.fsync(self._descriptor)
+        try:
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if is_end:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
 
 def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -61,7 +61,7 @@ def _fail(run: Run, name: str, failure: StepFailure) -> None:
     step.status, step.error = "failed", _without_variables(run, name, str(failure))
     run.has_failed = True
     run.schedule.finish(name, good=False)
-    run.journal.note(name, step.model_dump(mode="json"), is_end=True)
+    run.note(name, is_end=True)
     message = f"step {name!r} ({step.kind}) failed: {failure}"
     diagnostic = Diagnostic(message, document.key_mark(("steps", name)))
     log = run.folder / step.log if step.log else None
@@ -95,7 +95,7 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
             run.record.metrics[name] = dict(stored.description["metrics"])
     run.schedule.finish(name, good=True)
     # A step that was reused is found again as it was; only work that was done must not be forgotten.
-    run.journal.note(name, step.model_dump(mode="json"), is_end=status == "run")
+    run.note(name, is_end=status == "run")
 
 
 def _export(run: Run, entry: Entry, output: str, target: str) -> Path:
@@ -111,7 +111,7 @@ def finish(run: Run, status: Any) -> None:
     record = run.record
     record.status, record.finished = status, now()
     record.duration = round(time.monotonic() - run.began, 3)
-    path = close_record(record, run.folder)
+    path = close_record(record, run.folder) if run.journal else None
     statuses = [step.status for step in record.steps.values()]
     counts = {kind: statuses.count(kind) for kind in ("run", "reused", "failed", "interrupted", "not run")}
     run.report(
@@ -124,5 +124,6 @@ def finish(run: Run, status: Any) -> None:
             record.metrics,
             run.files,
             path if run.wishes.exports else None,
+            run.unwritten,
         )
     )

@@ -56,7 +56,10 @@ class Run:
     capacity: Capacity
     schedule: Schedule
     crew: Crew
-    journal: Journal
+    journal: Journal | None = None
+    """None where the store cannot be written; then no step can be run."""
+    unwritten: str | None = None
+    """Why there is no record."""
     began: float = field(default_factory=time.monotonic)
     entries: dict[str, Entry] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
@@ -67,6 +70,11 @@ class Run:
     has_failed: bool = False
     inbox: "queue.SimpleQueue[tuple[str, Any]]" = field(default_factory=queue.SimpleQueue)
     """What the threads of the steps have to say: the step, and an event, an entry or what went wrong."""
+
+    def note(self, name: str, *, is_end: bool) -> None:
+        """Put down what is now known of a step; the end of one is on the disk when this returns."""
+        if self.journal:
+            self.journal.note(name, self.record.steps[name].model_dump(mode="json"), is_end=is_end)
 
 
 @dataclass(frozen=True, slots=True)

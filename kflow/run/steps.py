@@ -1,9 +1,11 @@
 """One step, in a thread of its own: claim its fingerprint, let it run, try again if it may, publish what it made."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kflow.artifacts import ExternalFile
@@ -16,6 +18,8 @@ from kflow.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
 _LONGEST_PAUSE = 60.0
+_LITTLE = 2**20
+"""Bytes; a disk with less is full, for a library that writes in blocks."""
 
 
 class StepFailure(RunError):  # noqa: N818  it is the outcome of a step
@@ -154,7 +158,15 @@ def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) ->
     except RunError as error:
         if crew.over.is_set():
             raise Cancelled from None
-        return {"event": "failed", "message": str(error)}
+        return {"event": "failed", "message": f"{error}{_note_full_disk(crew.store.root)}"}
+
+
+def _note_full_disk(folder: Path) -> str:
+    """Say that a disk is full, where it is: HDF5 crashes on one instead of saying so."""
+    with contextlib.suppress(OSError):
+        left = shutil.disk_usage(folder).free
+        return f"; its disk is full, there are {left} bytes left at {folder}" if left < _LITTLE else ""
+    return ""
 
 
 def _manifest(job: Job, outputs: Mapping[str, Any]) -> Manifest:

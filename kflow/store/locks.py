@@ -1,6 +1,7 @@
 """Locks on folders: they tell whether somebody still works there, and end with the process that holds them.
 
-Where the file system does not lock, a folder counts as held, so that nothing under work is taken away.
+Where the file system does not lock, a folder counts as held, so that nothing under work is taken away. A file system
+that grants every lock to everybody is found out by `exclude`.
 """
 
 import contextlib
@@ -20,6 +21,21 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def exclude(folder: Path) -> bool:
+    """Tell whether a lock on a folder keeps another one out, as it should."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+    return False
 
 
 def is_held(folder: Path) -> bool:

@@ -6,6 +6,7 @@ same work twice.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -18,10 +19,14 @@ from pathlib import Path
 
 from kflow.store import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
-from kflow.store.locks import held, is_held
+from kflow.store.locks import exclude, held, is_held
 
 _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
+_ABANDONED = 7 * 86400.0
+"""Seconds after which nobody works there, where locks cannot tell."""
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+"""How renaming a folder fails where something else has its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +151,18 @@ class Store:
     def sweep(self) -> None:
         """Remove what runners that were killed have left of unfinished work."""
         for folder in (self.root / "tmp").glob("*"):
-            # A folder that another runner has just made may not be held yet.
             with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
+                if self._is_left_behind(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "checkpoints").glob("*"):
             if (self._folder(folder.name) / MANIFEST).exists():  # it was killed between publishing and tidying up
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_left_behind(self, folder: Path) -> bool:
+        """Tell whether nobody can be at work in a folder any more."""
+        age = time.time() - folder.stat().st_mtime
+        # A folder that another runner has just made may not be held yet; a lock that keeps nobody out tells nothing.
+        return age > _SETTLED and not is_held(folder) and (exclude(folder) or age > _ABANDONED)
 
     def commit(self, staged: Path, manifest: Manifest, *, supersede: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.
@@ -179,21 +189,30 @@ class Store:
         manifest = replace(manifest, files=describe_files(staged))
         (staged / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         durable.sync_tree(staged)
-        target = self._folder(manifest.fingerprint)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            staged.rename(target)
-        except OSError:
+        entry = Entry(self._folder(manifest.fingerprint), manifest)
+        durable.make_folder(entry.folder.parent)
+        while not self._move(staged, entry.folder):
             present = self.lookup(manifest.fingerprint)
-            if present and not (supersede and present.digests != Entry(staged, manifest).digests):
+            if present and not (supersede and present.digests != entry.digests):
                 return present
-            self._set_aside(target)
-            staged.rename(target)
-        durable.sync_folder(target.parent)
-        entry = Entry(target, manifest)
+            self._set_aside(entry.folder)
+        durable.sync_folder(entry.folder.parent)
         if manifest.files:
             self._note_verified(entry)
         return entry
+
+    def _move(self, staged: Path, target: Path) -> bool:
+        """Rename a staged folder; tells whether the name was free."""
+        try:
+            staged.rename(target)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                message = "its tmp/ and entries/ must lie on one file system"
+                raise OSError(errno.EXDEV, message, str(self.root)) from None
+            if error.errno not in _TAKEN:
+                raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def claim(self, fingerprint: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -102,3 +102,22 @@ def test_an_operation_of_a_later_version():
     """A description that this version cannot follow is an error, not a guess."""
     with pytest.raises(ValueError, match="knows no operation 'rotate'"):
         array.apply({"do": "rotate"}, np.zeros(3))
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_full_disk_is_noticed(tmp_path, size):
+    """Also where all fits into a buffer that is written when the file is closed, as np.save does not."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / array.NAME).symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match="No space left"):
+        array.save(np.ones(size), tmp_path / "out")
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 3)), np.asfortranarray(np.eye(3)), np.float32(1), np.ones((0, 2))])
+def test_the_file_is_one_of_numpy(tmp_path, values):
+    """Byte for byte what np.save writes."""
+    array.save(values, tmp_path / "out")
+    np.save(tmp_path / "numpy.npy", values)
+
+    assert (tmp_path / "out" / array.NAME).read_bytes() == (tmp_path / "numpy.npy").read_bytes()

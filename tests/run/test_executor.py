@@ -332,12 +332,12 @@ def test_a_store_that_cannot_be_made(make_folder: MakeFolder) -> None:
     failed = make_folder().kflow("run", "w.yaml", "--store", "/proc/kflow")
 
     assert failed.returncode == 1
-    assert failed.stderr.startswith("the store /proc/kflow cannot be written: ")
+    assert failed.stderr.startswith("the store /proc/kflow cannot be written, and there is work to do (digits, x, ")
 
 
 @pytest.mark.parametrize(
     ("limit", "message"),
-    [(1000, "store: File too large\n"), (16_000, "step 'unit' (normalize) failed: a file could not be written")],
+    [(1000, "record.json: File too large\n"), (16_000, "step 'unit' (normalize) failed: a file could not be written")],
 )
 def test_a_disk_that_takes_no_more(make_folder: MakeFolder, limit: int, message: str) -> None:
     """A clear message, whether it is the record or a result that does not fit; the store stays valid."""

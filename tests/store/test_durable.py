@@ -91,3 +91,29 @@ def test_a_tree_with_folders_in_it_is_synced(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match="gone"):
         durable.sync_tree(tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """But not what somebody may be writing still, and nothing of another file."""
+    source = tmp_path / "source"
+    source.write_text("x")
+    left, young, other = (f".{name}.{'0' * 31}{number}.tmp" for number, name in enumerate(("copy", "copy", "copy.2")))
+    for name in (left, young, other):
+        (tmp_path / name).write_text("half")
+    for name in (left, other):
+        os.utime(tmp_path / name, (0, 0))
+
+    durable.copy_file(source, tmp_path / "copy")
+
+    assert {path.name for path in tmp_path.glob(".*")} == {young, other}
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
+    """One that is there is left as it is; a file in its place is an error."""
+    durable.make_folder(tmp_path / "a" / "b")
+    durable.make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("x")
+
+    assert (tmp_path / "a" / "b").is_dir()
+    with pytest.raises(OSError, match="file"):
+        durable.make_folder(tmp_path / "file" / "c")
