@@ -6,12 +6,18 @@ When the run is over its record is written anew, whole, and the journal goes.
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 JOURNAL = "journal.jsonl"
+LAG = 0.1
+"""Seconds after the end of a step until the journal is on the disk: small steps share the time that it takes.
+
+What a power cut takes away within them is found again by the next run: the results themselves are on the disk.
+"""
 
 
 class Journal:
@@ -26,6 +32,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(folder / JOURNAL, flags, 0o644)
+        self._due: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +41,7 @@ class Journal:
         os.close(self._descriptor)
 
     def note(self, step: str, state: dict[str, Any], *, is_end: bool) -> None:
-        """Append what is now known of a step; the end of one is on the disk when this returns.
+        """Append what is now known of a step; the end of one will be on the disk soon, see `catch_up`.
 
         Raises
         ------
@@ -44,8 +51,25 @@ class Journal:
         line = json.dumps({"step": step, "state": state}).encode() + b"\n"
         if os.write(self._descriptor, line) < len(line):
             raise OSError(28, os.strerror(28), JOURNAL)
-        if is_end:
-            os.fsync(self._descriptor)
+        if is_end and self._due is None:
+            self._due = time.monotonic() + LAG
+
+    def catch_up(self) -> float | None:
+        """Put what ended on the disk when that is due; return the seconds until then, None where there is nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        if self._due is None:
+            return None
+        left = self._due - time.monotonic()
+        if left > 0:
+            return left
+        os.fsync(self._descriptor)
+        self._due = None
+        return None
 
 
 def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
