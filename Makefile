@@ -1,7 +1,7 @@
 # One command per purpose; each does its own set-up. `make` alone lists them.
 # Every path is relative, so that a clone in a folder with blanks in its name works.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test hostile soak lint types check schema docs lock data bench container-check wheel-check clean
+.PHONY: help setup run test hostile soak lint types check schema docs lock data bench bench-runner peers container-check wheel-check clean
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -70,6 +70,16 @@ bench: .venv/dev.stamp  ## measure the start-up against bare Python, and the cor
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/core.py
 
+.bench/peers/peers.stamp: benchmarks/peers.txt
+	test -x .bench/peers/bin/python || $(PYTHON) -m venv .bench/peers
+	.bench/peers/bin/python -m pip --quiet --disable-pip-version-check install -r benchmarks/peers.txt
+	@touch $@
+
+peers: .bench/peers/peers.stamp  ## install ninja, doit, Snakemake and DVC in .bench, for bench-runner (make is Debian's)
+
+bench-runner: .venv/dev.stamp  ## measure what steps cost beside the peers that are installed (20 minutes)
+	$(BIN)/python benchmarks/runner.py
+
 wheel-check: .venv/dev.stamp  ## build the wheel and use it in an environment of its own
 	bash .ci/check-wheel
 
@@ -77,4 +87,4 @@ container-check:  ## build the Dockerfile without an engine and use the image (r
 	bash .ci/check-container
 
 clean:  ## remove the environment, the store and all results
-	rm -rf .venv .kflow workflows/results build dist site *.egg-info
+	rm -rf .venv .bench .kflow workflows/results build dist site *.egg-info

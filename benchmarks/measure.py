@@ -1,10 +1,34 @@
 """Candidates measured side by side: each round calls every one in turn, so that a noisy minute hurts them alike."""
 
 import gc
+import os
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took, children included: seconds, and the bytes of its largest process."""
+
+    cpu: float
+    wall: float
+    memory: int
+    code: int
+
+
+def spend(command: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None) -> Cost:
+    """Run a command in a folder; return what it and its children took. What it prints is dropped."""
+    began = time.perf_counter()
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=folder, env=environ, stdin=nothing, stdout=nothing, stderr=nothing)  # noqa: S603
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - began
+    return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss * 1024, process.returncode)
 
 
 @dataclass(frozen=True, slots=True)

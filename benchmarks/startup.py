@@ -7,13 +7,12 @@ Each round runs every command once, in turn; the figures are medians over the ro
 """
 
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measure import spend
 
 ROOT = Path(__file__).parents[1]
 KFLOW = str(Path(sys.executable).with_name("kflow"))
@@ -28,25 +27,19 @@ COMMANDS = {
 }
 
 
-def measure(command: list[str], store: str) -> tuple[float, float]:
-    """Run a command; return its CPU and wall seconds, children included."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "KFLOW_STORE": store})  # noqa: S603
-    wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
-
-
 def main() -> None:
     """Print a table of medians and ratios."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     with tempfile.TemporaryDirectory() as store:
-        measure(COMMANDS["kflow run digits.yaml, reused"], store)  # fills the store
+        environ = {**os.environ, "KFLOW_STORE": store}
+        spend(COMMANDS["kflow run digits.yaml, reused"], ROOT, environ)  # fills the store
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
         for _ in range(rounds):
             for name, command in COMMANDS.items():
-                times[name].append(measure(command, store))
+                cost = spend(command, ROOT, environ)
+                times[name].append((cost.cpu, cost.wall))
+                if cost.code:
+                    raise SystemExit(f"{name} ended with {cost.code}")
     bare = statistics.median(cpu for cpu, _ in times["python -c pass"])
     print(f"{'command':32}{'CPU s':>8}{'ratio':>8}{'wall s':>8}   medians of {rounds}")  # noqa: T201
     for name, pairs in times.items():

@@ -1,14 +1,16 @@
 """The executor: starts the steps that are ready, reuses or runs each, and keeps the record.
 
-Steps run in threads of their own, most of them by way of a worker process. Everything that is known of a run is
+Steps run in threads, most of them by way of a worker process. Everything that is known of a run is
 changed by the main thread alone, which takes what the others have to say from one queue.
 """
 
 import contextlib
+import queue
 import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from kflow.errors import Interrupted, RunError, describe_disk_error
@@ -169,7 +171,7 @@ def _do_steps(run: Run) -> None:
         _start_ready(run)
         if not run.running:
             return
-        step, news = run.inbox.get()
+        step, news = _next_word(run)
         if isinstance(news, Mapping):
             run.report(events.StepProgress(step, news))
         else:
@@ -178,12 +180,18 @@ def _do_steps(run: Run) -> None:
                 _require(run.wishes.lock.check_outputs(step, run.entries[step].digests))
 
 
+def _next_word(run: Run) -> tuple[str, Any]:
+    """Take what a step has to say."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return run.inbox.get(timeout=run.journal.catch_up() if run.journal else None)
+
+
 def _end_steps(run: Run) -> None:
     """Stop what still runs; a step in the runner notices at its next word."""
     run.crew.over.set()
     run.crew.workers.stop()
-    for each in run.running.values():
-        each.thread.join(5)
+    run.threads.stop()
 
 
 def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | None = None) -> None:
@@ -257,7 +265,7 @@ def _demand(run: Run, name: str) -> Demand:
 
 
 def _start(run: Run, name: str, action: Action) -> None:
-    """Give a step a thread, and the GPUs that it wants."""
+    """Give a step to a thread, and the GPUs that it wants."""
     assert action.fingerprint is not None, "every input is known here"
     demand = _demand(run, name)
     taken = {gpu for each in run.running.values() for gpu in each.gpus}
@@ -269,10 +277,9 @@ def _start(run: Run, name: str, action: Action) -> None:
     step.status = "running"
     run.report(events.StepStarted(name, step.kind, action.reason))
     run.note(name, is_end=False)
-    thread = threading.Thread(target=_work, args=(run, job), daemon=True, name=f"step {name}")
     run.schedule.start(name)
-    run.running[name] = Running(thread, demand, gpus, time.monotonic())
-    thread.start()
+    run.threads.call(partial(_work, run, job), beside=len(run.running))
+    run.running[name] = Running(demand, gpus, time.monotonic())
 
 
 def _work(run: Run, job: Job) -> None:
@@ -289,7 +296,6 @@ def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:
     spec = run.bound.workflow.steps[name].spec
     return {
         "kind": spec.kind,
-        "fields": spec.model_dump(mode="json"),
         "root": str(run.workspace.root),
         "log": str(run.folder / "logs" / f"{name}.log"),
         "echo": run.wishes.shows_output,

@@ -7,12 +7,18 @@ import contextlib
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 JOURNAL = "journal.jsonl"
+LAG = 0.1
+"""Seconds after the end of a step until the journal is on the disk: small steps share the time that it takes.
+
+What a power cut takes away within them is found again by the next run: the results themselves are on the disk.
+"""
 
 
 class Journal:
@@ -28,6 +34,7 @@ class Journal:
         self._path = folder / JOURNAL
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o644)
+        self._due: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -37,7 +44,7 @@ class Journal:
             os.close(self._descriptor)
 
     def note(self, step: str, state: dict[str, Any], *, is_end: bool) -> None:
-        """Append what is now known of a step; the end of one is on the disk when this returns.
+        """Append what is now known of a step; the end of one will be on the disk soon, see `catch_up`.
 
         Raises
         ------
@@ -48,10 +55,30 @@ class Journal:
         try:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if is_end:
-                os.fsync(self._descriptor)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from None
+        if is_end and self._due is None:
+            self._due = time.monotonic() + LAG
+
+    def catch_up(self) -> float | None:
+        """Put what ended on the disk when that is due; return the seconds until then, None where there is nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        if self._due is None:
+            return None
+        left = self._due - time.monotonic()
+        if left > 0:
+            return left
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        self._due = None
+        return None
 
 
 def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

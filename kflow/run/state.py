@@ -1,7 +1,6 @@
 """The state of a run under way, and how the user wants it to be carried out."""
 
 import queue
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from kflow.run.lock import Lock
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.steps import Crew
+from kflow.run.threads import Threads
 from kflow.store.entry import Entry
 from kflow.store.store import Store
 from kflow.workspace import Workspace
@@ -67,12 +67,13 @@ class Run:
     """The digests of the outputs so far, by ``step.output``."""
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
+    threads: Threads = field(default_factory=Threads)
     has_failed: bool = False
     inbox: "queue.SimpleQueue[tuple[str, Any]]" = field(default_factory=queue.SimpleQueue)
     """What the threads of the steps have to say: the step, and an event, an entry or what went wrong."""
 
     def note(self, name: str, *, is_end: bool) -> None:
-        """Put down what is now known of a step; the end of one is on the disk when this returns."""
+        """Put down what is now known of a step; the end of one is on the disk soon."""
         if self.journal:
             self.journal.note(name, self.record.steps[name].model_dump(mode="json"), is_end=is_end)
 
@@ -81,7 +82,6 @@ class Run:
 class Running:
     """A step under way."""
 
-    thread: threading.Thread
     demand: Demand
     gpus: tuple[str, ...]
     began: float

@@ -120,14 +120,17 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
 
 
 def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
+    checkpoints = crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
-        task = {**job.task, "staging": str(staging), "checkpoints": str(crew.store.checkpoints(job.fingerprint))}
-        reply = _run_here(task, crew, report) if _is_light(job.spec) else _run_apart(job, task, crew, report)
+        task = {**job.task, "staging": str(staging), "checkpoints": str(checkpoints)}
+        reply = _run_here(job.spec, task, crew, report) if _is_light(job.spec) else _run_apart(job, task, crew, report)
         if reply["event"] == "failed":
             raise StepFailure(reply["message"], reply.get("traceback"))
-        shutil.rmtree(staging / WORK)
+        if (staging / WORK).is_dir():
+            shutil.rmtree(staging / WORK)
         entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
-    shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
+    if checkpoints.is_dir():
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return entry
 
 
@@ -136,14 +139,14 @@ def _is_light(spec: StepSpec) -> bool:
     return spec.is_light and spec.timeout is None
 
 
-def _run_here(task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
+def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     def tell(event: Mapping[str, Any]) -> None:
         if crew.over.is_set():
             raise Cancelled
         report(event)
 
     try:
-        return {"event": "done", "outputs": perform(task, tell)}
+        return {"event": "done", "outputs": perform(spec, task, tell)}
     except Cancelled:
         raise
     except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
@@ -151,6 +154,7 @@ def _run_here(task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, 
 
 
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
+    task = {**task, "fields": job.spec.model_dump(mode="json")}
     threads = job.spec.cpus_wanted() if job.spec.resources.cpus or "tensorflow" in job.spec.libraries else None
     try:
         with crew.workers.worker(job.gpus, threads) as worker:

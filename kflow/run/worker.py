@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from kflow.artifacts import artifact_type
 from kflow.registry import Registry
-from kflow.spec.base import StepContext
+from kflow.spec.base import StepContext, StepSpec
 
 WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
@@ -81,7 +81,8 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
     """
     try:
         os.chdir(task["root"])  # relative paths start at the workflow file, those inside callbacks as well
-        return {"event": "done", "outputs": perform(task, report)}
+        spec = Registry()[task["kind"]].model_validate(task["fields"])
+        return {"event": "done", "outputs": perform(spec, task, report)}
     except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
         text = traceback.format_exc()
         with contextlib.suppress(OSError, ValueError):  # a step may have closed it
@@ -90,11 +91,15 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
         return {"event": "failed", "message": describe_error(error), "traceback": text}
 
 
-def perform(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+def perform(
+    spec: StepSpec, task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]
+) -> dict[str, dict[str, Any]]:
     """Run one step in this process, and return what was stored for each output.
 
     Parameters
     ----------
+    spec : StepSpec
+        The step.
     task : mapping
         As for `serve`.
     report : callable
@@ -106,19 +111,22 @@ def perform(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]
         For each output its type, and the fields of `kflow.artifacts.Saved`.
     """
     staging = Path(task["staging"])
-    workdir = staging / WORK
-    workdir.mkdir()
-    spec = Registry()[task["kind"]].model_validate(task["fields"])
     artifacts = {text: _opener(artifact) for text, artifact in task["artifacts"].items()}
     checkpoints = Path(task["checkpoints"]) if task.get("checkpoints") else None
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
-    context = StepContext(root, workdir, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
+    context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
     outputs = spec.run(context)
     saved = {}
     for name, kind in spec.Outputs.types().items():
         stored = artifact_type(kind.type_name).save(outputs.values[name], staging / name)
-        saved[name] = {"type": kind.type_name, **asdict(stored)}
+        external = [asdict(each) for each in stored.external]
+        saved[name] = {
+            "type": kind.type_name,
+            "digest": stored.digest,
+            "description": stored.description,
+            "external": external,
+        }
     return saved
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self, get_type_hints
 
@@ -50,6 +51,7 @@ class StepOutputs:
         self.values: Mapping[str, object] = values
 
     @classmethod
+    @cache
     def types(cls) -> dict[str, type[Reference]]:
         """Return the type of each output, in order."""
         hints = get_type_hints(cls)
@@ -114,7 +116,8 @@ class StepContext:
     """What a step gets while it runs."""
 
     root: Path
-    workdir: Path
+    scratch: Path
+    """The folder of `workdir`, which is made only for a step that asks for it."""
     seed: int
     gpus: int
     artifacts: Mapping[str, Callable[[], Any]]
@@ -123,6 +126,12 @@ class StepContext:
     report: Callable[[Mapping[str, Any]], None]
     checkpoints: Path | None = None
     """A folder that stays until the step is done, however often it is interrupted; None where there is none."""
+
+    @property
+    def workdir(self) -> Path:
+        """An empty folder for what the step needs while it runs."""
+        self.scratch.mkdir(exist_ok=True)
+        return self.scratch
 
     def open(self, reference: Reference) -> Any:
         """Open the artifact that a reference names."""

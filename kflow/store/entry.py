@@ -1,8 +1,9 @@
 """The manifest of an entry: what lies in it, and how to see that it is whole."""
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of the manifest."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        value = {"format": FORMAT, **_fields(self)}
+        return json.dumps(value, default=_fields, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -95,11 +97,16 @@ class Entry:
         return [name for name, content in self.manifest.files.items() if not _holds(self.folder / name, content)]
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 def describe_files(folder: Path) -> dict[str, Content]:
     """Return the content of every file below a folder."""
+    paths = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
     return {
         str(path.relative_to(folder)): Content(path.stat().st_size, digest_file(path))
-        for path in sorted(folder.rglob("*"))
+        for path in paths
         if path.is_file()
     }
 

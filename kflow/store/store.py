@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kflow.store import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
-from kflow.store.locks import exclude, held, is_held
+from kflow.store.locks import claimed, exclude, held, is_held
 
 _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
@@ -146,7 +146,8 @@ class Store:
             with held(folder):
                 yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():  # it was not published
+                shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what runners that were killed have left of unfinished work."""
@@ -221,22 +222,13 @@ class Store:
         `on_wait` is called before a wait begins. The lock file is never removed: a lock on a removed file excludes
         nobody. Where the file system does not lock, the work may be done twice, and the result is right all the same.
         """
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / fingerprint[:16], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            with contextlib.suppress(OSError):
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    on_wait()
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not (self.root / "locks").is_dir():
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with claimed(self.root / "locks" / "claims", int(fingerprint[:15], 16), on_wait):
             yield
-        finally:
-            os.close(descriptor)
 
     def _folder(self, fingerprint: str) -> Path:
-        return self.root / "entries" / fingerprint[:2] / fingerprint
+        return Path(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}")
 
     def _set_aside(self, folder: Path) -> None:
         """Keep a damaged entry for study instead of deleting it."""

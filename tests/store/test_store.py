@@ -139,6 +139,23 @@ def test_a_claim_keeps_another_waiting(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
+def test_a_claim_keeps_another_process_waiting(tmp_path: Path) -> None:
+    """It says so before it waits, and goes on when the holder has let go; all claims share one file."""
+    code = (
+        "import sys; from pathlib import Path; from kflow.store.store import Store\n"
+        f"with Store(Path(sys.argv[1])).claim({KEY!r}, lambda: print('waits', flush=True)): print('holds')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with Store(tmp_path).claim("cd" * 32), Store(tmp_path).claim(KEY):
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        first = other.stdout.readline()
+    rest, _ = other.communicate(timeout=30)
+
+    assert (first, rest) == ("waits\n", "holds\n")
+    assert [each.name for each in (tmp_path / "locks").iterdir()] == ["claims"]
+
+
 def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     """The kernel lets go of the lock of a process that is no more."""
     code = (
