@@ -161,7 +161,8 @@ def _end_steps(run: Run) -> None:
     run.crew.over.set()
     run.crew.workers.stop()
     for each in run.running.values():
-        each.thread.join(5)
+        if each.thread.ident is not None:  # a signal may come before its thread begins
+            each.thread.join(5)
 
 
 def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | None = None) -> None:
