@@ -18,10 +18,12 @@ from pathlib import Path
 
 from kflow.store import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
-from kflow.store.locks import held, is_held
+from kflow.store.locks import held, is_held, may_be_alive, signed_name
 
 _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
+_FORGOTTEN = 14 * 86400.0
+"""Seconds after which nobody works in a folder that is not held, though its name is that of another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Store:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """Give an empty folder to build an entry in; what is left of it at the end is removed."""
-        folder = self.root / "tmp" / uuid.uuid4().hex
+        folder = self.root / "tmp" / signed_name()
         folder.mkdir(parents=True)
         try:
             with held(folder):
@@ -148,7 +150,9 @@ class Store:
         for folder in (self.root / "tmp").glob("*"):
             # A folder that another runner has just made may not be held yet.
             with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
+                age = time.time() - folder.stat().st_mtime
+                is_left = age > _FORGOTTEN or (age > _SETTLED and not may_be_alive(folder.name))
+                if is_left and not is_held(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "checkpoints").glob("*"):
             if (self._folder(folder.name) / MANIFEST).exists():  # it was killed between publishing and tidying up
