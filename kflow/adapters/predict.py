@@ -70,8 +70,8 @@ class Predict(StepSpec, kind="predict", version=1):
         """Predict batch by batch."""
         with keras_session(context, self.objects):
             model: Any = context.open(self.model)
-            divided = divide(model, context.gpus)
-            result = divided.predict(open_arrays(context, self.x), batch_size=self.batch_size, verbose=0)
+            x = open_arrays(context, self.x)  # before 'predict' is looked up: it teaches Keras another one
+            result = divide(model, context.gpus).predict(x, batch_size=self.batch_size, verbose=0)
         if isinstance(result, list | tuple | dict):
             message = f"the model has {len(result)} outputs; predict hands on one array"
             raise ValueError(message)
