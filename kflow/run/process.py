@@ -247,11 +247,14 @@ def _count_memory_kills() -> int:
 
 
 def worker_environment(seat: Seat) -> dict[str, str]:
-    """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet."""
+    """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet.
+
+    The numbers in a ``CUDA_VISIBLE_DEVICES`` of the user's count in the order that was in force for the user.
+    """
     return {
         **os.environ,
+        **({} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus) or "-1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",

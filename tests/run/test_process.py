@@ -209,3 +209,19 @@ def test_a_worker_sees_only_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert worker_environment(Seat())["CUDA_VISIBLE_DEVICES"] == "-1"
     assert worker_environment(Seat(("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "expected"),
+    [(None, None, "PCI_BUS_ID"), ("1,0", None, None), ("1,0", "FASTEST_FIRST", "FASTEST_FIRST")],
+)
+def test_numbers_of_gpus_count_in_the_order_in_which_they_were_said(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, order: str | None, expected: str | None
+) -> None:
+    """That of the driver where kflow counted them itself, the user's where the user said which may be used."""
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("CUDA_DEVICE_ORDER", order)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+
+    assert worker_environment(Seat(("1",))).get("CUDA_DEVICE_ORDER") == expected
