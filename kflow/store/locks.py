@@ -1,13 +1,11 @@
 """Locks on folders: they tell whether somebody still works there, and end with the process that holds them.
 
-Where the file system does not lock, a folder counts as held, so that nothing under work is taken away. Where it only
-pretends to lock, the name of the folder tells as well: it has the process that works there.
+Where the file system does not lock, a folder counts as held, so that nothing under work is taken away.
 """
 
 import contextlib
 import fcntl
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,29 +36,3 @@ def is_held(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def signed_name() -> str:
-    """Return a name for a folder that no other has, and that says which process of which machine works there."""
-    return f"{uuid.uuid4().hex}-{os.getpid()}-{os.uname().nodename}"
-
-
-def may_be_alive(name: str) -> bool:
-    """Tell whether the process that signed a name may still run; of another machine's nothing is known.
-
-    Examples
-    --------
-    >>> may_be_alive(signed_name()), may_be_alive("a name without a process")
-    (True, False)
-    """
-    _, _, owner = name.partition("-")
-    process, _, machine = owner.partition("-")
-    if not process.isdecimal() or machine != os.uname().nodename:
-        return process.isdecimal()
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True

@@ -18,12 +18,10 @@ from pathlib import Path
 
 from kflow.store import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
-from kflow.store.locks import held, is_held, may_be_alive, signed_name
+from kflow.store.locks import held, is_held
 
 _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
-_FORGOTTEN = 14 * 86400.0
-"""Seconds after which nobody works in a folder that is not held, though its name is that of another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ class Store:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """Give an empty folder to build an entry in; what is left of it at the end is removed."""
-        folder = self.root / "tmp" / signed_name()
+        folder = self.root / "tmp" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         try:
             with held(folder):
@@ -150,9 +148,7 @@ class Store:
         for folder in (self.root / "tmp").glob("*"):
             # A folder that another runner has just made may not be held yet.
             with contextlib.suppress(OSError):
-                age = time.time() - folder.stat().st_mtime
-                is_left = age > _FORGOTTEN or (age > _SETTLED and not may_be_alive(folder.name))
-                if is_left and not is_held(folder):
+                if time.time() - folder.stat().st_mtime > _SETTLED and not is_held(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "checkpoints").glob("*"):
             if (self._folder(folder.name) / MANIFEST).exists():  # it was killed between publishing and tidying up

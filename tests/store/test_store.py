@@ -1,6 +1,5 @@
 """Entries are published whole or not at all, by one of those who try."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -198,19 +197,3 @@ def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
         store.sweep()
 
         assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staged.name}
-
-
-def test_work_under_way_is_not_swept_where_locks_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name says who works there: a living process, or one of another machine; what the dead have left goes."""
-    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    machine = os.uname().nodename
-    (tmp_path / "tmp" / f"0-{ended.pid}-{machine}").mkdir(parents=True)
-    (tmp_path / "tmp" / f"0-{ended.pid}-other-machine").mkdir(parents=True)
-    with Store(tmp_path).stage() as staged:
-        for folder in (tmp_path / "tmp").iterdir():
-            os.utime(folder, (time.time() - 3600,) * 2)
-        Store(tmp_path).sweep()
-
-        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {staged.name, f"0-{ended.pid}-other-machine"}
