@@ -6,9 +6,10 @@ import json
 import shutil
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,23 +18,33 @@ from kflow.cli import main
 from kflow.run.journal import JOURNAL
 from kflow.run.record import RECORD
 
-CODED = """
+WORKFLOW = """
 kflow: 1
 name: cut
 steps:
   file: {kind: fetch, origin: digits.h5}
-  slow: {kind: slice_hdf5, datapath: "${file}", dataset: labels, end: 9, normalizer: user.py:change}
+  slow: {kind: fetch, origin: "http://127.0.0.1:@/data", fname: one.bin, needs: [file]}
 """
-CODE = """
-import time
-from pathlib import Path
 
-def change(block):
-    Path(__file__).with_name("begun").touch()
-    while not Path(__file__).with_name("go").exists():
-        time.sleep(0.05)
-    return block
-"""
+
+class _Sender(BaseHTTPRequestHandler):
+    """Sends a file, or, from the second time on, half of it."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "8")
+        self.end_headers()
+        self.wfile.write(b"half")
+        self.wfile.flush()
+        if not self.server.is_slow:  # type: ignore[attr-defined]
+            self.wfile.write(b"half")
+            return
+        self.server.begun.set()  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            self.rfile.read(1)  # until the other side has gone
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +81,19 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 def make_scene(make_folder: Callable[..., Any], store: Path) -> Scene:
     """Run a workflow, and kill a second run of it in the middle."""
-    folder = make_folder(CODED, {"user.py": CODE, "go": ""})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sender)
+    server.begun, server.is_slow = threading.Event(), False  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    folder = make_folder(WORKFLOW.replace("@", str(server.server_port)))
     assert folder.kflow("run", "w.yaml").returncode == 0
     assert folder.kflow("lock", "w.yaml").returncode == 0
-    for name in ("go", "begun"):
-        (folder.path / name).unlink()
+    server.is_slow = True  # type: ignore[attr-defined]
     runner = folder.start("run", "w.yaml", "--force")
-    for _ in range(600):
-        if (folder.path / "begun").exists():
-            break
-        time.sleep(0.1)
+    assert server.begun.wait(60)  # type: ignore[attr-defined]
     runner.kill()
     runner.communicate(timeout=60)
-    (folder.path / "go").touch()
+    server.shutdown()
+    server.server_close()
     whole, killed = sorted((store / "runs").iterdir())
     return Scene(folder.path, store, killed, whole)
 
@@ -105,18 +116,19 @@ def check_records(scene: Scene, stride: int) -> list[str]:
 def check_lock(scene: Scene, stride: int) -> list[str]:
     """Cut the lock; returns where a locked run went wrong, or took another result than the one that was locked."""
     wrong = []
-    file, code = scene.path / "w.lock.yaml", scene.path / "user.py"
+    file, workflow = scene.path / "w.lock.yaml", scene.path / "w.yaml"
+    text = workflow.read_text()
     content = file.read_bytes()
     for size in sizes(content, stride):
         file.write_bytes(content[:size])
-        code.write_text(CODE)
+        workflow.write_text(text)
         same, out, err = run_again(scene, "--locked")
-        code.write_text(CODE + "# other\n")
+        workflow.write_text(text.replace("one.bin", "other.bin"))
         other, out2, err2 = run_again(scene, "--locked")
         if same not in {0, 1, 2} or other not in {1, 2} or _has_failed(out + err + out2 + err2):
             wrong.append(f"lock cut at {size}: {same} {other} {out}{err}{out2}{err2}")
     file.write_bytes(content)
-    code.write_text(CODE)
+    workflow.write_text(text)
     return wrong
 
 

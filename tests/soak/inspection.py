@@ -45,7 +45,7 @@ def _find_lies(folder: Path, store: Store) -> list[str]:
     return lies
 
 
-def survivors(mark: str, patience: float = 10.0) -> list[str]:
+def survivors(mark: str, patience: float = 30.0) -> list[str]:
     """Return the command lines of the processes with a mark that are still there when patience ends."""
     end = time.monotonic() + patience
     while (alive := _alive(mark)) and time.monotonic() < end:

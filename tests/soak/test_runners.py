@@ -60,7 +60,7 @@ def test_runners_do_not_disturb_each_other(make_folder: MakeFolder, tmp_path: Pa
         for each in killed:
             time.sleep(chance.uniform(0.0, 1.5))
             runners[each].kill()
-        ends = [runner.communicate(timeout=200) for runner in runners]
+        ends = [runner.communicate(timeout=600) for runner in runners]
         records = [record for record in read_records(store) if record.id not in before]
         alone = folder.kflow(*options, "--store", str(tmp_path / f"alone{number}"))
 
