@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kflow.artifacts import digest_file
-from kflow.run.record import read_records
+from kflow.run.record import now, read_records
 from tests.soak.inspection import MARK, find_corruption, survivors
 
 MakeFolder = Callable[..., Any]
@@ -114,11 +114,14 @@ def run_to_its_end(folder: Any) -> None:
 def interrupt(folder: Any, store: Path, number: signal.Signals, moment: float) -> bool:
     """Stop a run at a moment, and inspect what is left; tells whether it was still there to be stopped."""
     mark = f"{number.name} {time.time_ns()}"
-    # In a session of its own, so that SIGINT reaches its group, as it does from a terminal.
-    runner = folder.start("run", "w.yaml", "--jobs", "3", prefix=("setsid",), **{MARK: mark})
+    # In a session of its own, so that SIGINT reaches its group, as it does from a terminal; and with the signals of
+    # one: where the tests were started with '&', they ignore SIGINT, and so would Python until kflow's first line.
+    prefix = ("setsid", "env", "--default-signal=INT,TERM")
+    runner = folder.start("run", "w.yaml", "--jobs", "3", prefix=prefix, **{MARK: mark})
     try:
         runner.wait(moment)
     except subprocess.TimeoutExpired:
+        sent = now()
         (os.killpg if number is signal.SIGINT else os.kill)(runner.pid, number)
         came_in_time = True
     else:
@@ -132,5 +135,7 @@ def interrupt(folder: Any, store: Path, number: signal.Signals, moment: float) -
     assert "Traceback" not in out + err or "in main\n" not in err, told
     assert "kflow has a bug" not in err, told
     assert runner.returncode in ({0, 130, -number} if came_in_time else {0}), told
+    if came_in_time and runner.returncode == 0:  # all was done, and the process about to end
+        assert (next(iter(read_records(store))).finished or sent) < sent, told
     print(told.partition("\n")[0])  # noqa: T201  'pytest -s' shows how it goes
     return came_in_time
