@@ -5,10 +5,12 @@ it holds more than Keras's ``BackupAndRestore``: the states of dropout and augme
 generators, the state of every callback, and the history.
 """
 
+import contextlib
 import json
 import os
 import random
 import time
+import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Put a checkpoint in place of the last one in one step, and on the disk."""
     import numpy as np
 
-    from kflow.core.staging import sync
+    from kflow.core.archives.staging import sync
 
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "generators": checkpoint.generators,
     }
     text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
-    draft = folder / f".{NAME}.{os.getpid()}"
+    draft = folder / f".{NAME}.{uuid.uuid4().hex}"
     try:
         with draft.open("wb") as stream:
             np.savez(stream, state=text, **checkpoint.arrays)
@@ -126,7 +128,9 @@ def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: 
             is_last = epoch + 1 == self.params["epochs"]
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last:
-                write_checkpoint(_capture(epoch + 1, model, callbacks, history.history), folder)
+                # Where locks lie, another run may do the same training, be done with it, and tidy up.
+                with contextlib.suppress(FileNotFoundError):
+                    write_checkpoint(_capture(epoch + 1, model, callbacks, history.history), folder)
                 self.written = time.monotonic()
 
     return Resume()

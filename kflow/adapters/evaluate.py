@@ -20,7 +20,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
-from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, divide, keras_session
+from kflow.adapters.session import (
+    DeterministicField,
+    ObjectsField,
+    as_tuple,
+    check_gpus,
+    check_objects,
+    construct,
+    divide,
+    keras_session,
+)
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.calls import Loss, Metric, check_call, custom_names
 from kflow.spec.facts import Fact
@@ -44,6 +53,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
     )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
+    deterministic: DeterministicField
 
     class Outputs(StepOutputs):
         """What others may reference."""
@@ -79,7 +89,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Evaluate, and compare with what is expected."""
-        with keras_session(context, self.objects) as custom:
+        with keras_session(context, self.objects, is_deterministic=self.deterministic) as custom:
             model: Any = context.open(self.model)
             self._compile(model, custom)
             x, y, weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))

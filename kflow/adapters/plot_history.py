@@ -10,13 +10,13 @@ Outputs: ``image``.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact
-from kflow.spec.types import History, Image, OutputPath
+from kflow.spec.types import History, Image, NameAlone, OutputPath
 
 
 class PlotHistory(StepSpec, kind="plot_history", version=1):
@@ -25,7 +25,9 @@ class PlotHistory(StepSpec, kind="plot_history", version=1):
     libraries = ("matplotlib",)
 
     history: History
-    to_file: OutputPath = Field(default=OutputPath("history.png"), description="The picture to write.")
+    to_file: Annotated[OutputPath, NameAlone] = Field(
+        default=OutputPath("history.png"), description="The picture to write."
+    )
     metrics: tuple[str, ...] | None = Field(default=None, description="The curves to draw; default all.")
     title: str | None = Field(default=None, description="The title of the picture.")
 

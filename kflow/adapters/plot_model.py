@@ -14,14 +14,14 @@ Outputs: ``image``.
 
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from kflow.adapters.session import ObjectsField, check_objects, keras_session
 from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact
-from kflow.spec.types import Bool, Image, Model, OutputPath, PositiveInt
+from kflow.spec.types import Bool, Image, Model, NameAlone, OutputPath, PositiveInt
 
 _FORMATS = ("png", "svg", "jpg", "jpeg", "pdf", "mmd", "txt", "dot", "gv")
 
@@ -32,7 +32,9 @@ class PlotModel(StepSpec, kind="plot_model", version=1):
     libraries = ("keras", "pydot", "graphviz-pure")
 
     model: Model
-    to_file: OutputPath = Field(default=OutputPath("model.png"), description="The picture to write.")
+    to_file: Annotated[OutputPath, NameAlone] = Field(
+        default=OutputPath("model.png"), description="The picture to write."
+    )
     show_shapes: Bool = Field(default=False, description="Whether to show the shapes.")
     show_layer_names: Bool = Field(default=True, description="Whether to show the names of layers.")
     show_dtype: Bool = Field(default=False, description="Whether to show the types of values.")

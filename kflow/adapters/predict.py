@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from kflow.adapters.feeding import Arrays, open_arrays
-from kflow.adapters.session import ObjectsField, check_gpus, check_objects, divide, keras_session
+from kflow.adapters.session import DeterministicField, ObjectsField, check_gpus, check_objects, divide, keras_session
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import ArrayFact, Fact
 from kflow.spec.types import Array, Gpus, Model, OutputPath, PositiveInt
@@ -43,6 +43,7 @@ class Predict(StepSpec, kind="predict", version=1):
     )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
+    deterministic: DeterministicField
 
     class Outputs(StepOutputs):
         """What others may reference."""
@@ -68,10 +69,10 @@ class Predict(StepSpec, kind="predict", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Predict batch by batch."""
-        with keras_session(context, self.objects):
+        with keras_session(context, self.objects, is_deterministic=self.deterministic):
             model: Any = context.open(self.model)
-            divided = divide(model, context.gpus)
-            result = divided.predict(open_arrays(context, self.x), batch_size=self.batch_size, verbose=0)
+            x = open_arrays(context, self.x)  # before 'predict' is looked up: it teaches Keras another one
+            result = divide(model, context.gpus).predict(x, batch_size=self.batch_size, verbose=0)
         if isinstance(result, list | tuple | dict):
             message = f"the model has {len(result)} outputs; predict hands on one array"
             raise ValueError(message)

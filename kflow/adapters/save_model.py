@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from kflow.adapters.session import ObjectsField, check_objects, keras_session
 from kflow.spec.base import Examination, StepContext, StepOutputs, StepSpec
 from kflow.spec.facts import Fact
-from kflow.spec.types import File, Model, OutputPath
+from kflow.spec.types import File, Model, NameAlone, OutputPath
 
 
 def _check_ending(path: OutputPath) -> OutputPath:
@@ -36,7 +36,7 @@ class SaveModel(StepSpec, kind="save_model", version=1):
     libraries = ("keras", "tensorflow")
 
     model: Model
-    filepath: Annotated[OutputPath, AfterValidator(_check_ending)]
+    filepath: Annotated[OutputPath, AfterValidator(_check_ending), NameAlone]
     objects: ObjectsField
 
     class Outputs(StepOutputs):

@@ -10,11 +10,15 @@ from pydantic import Field
 from kflow.spec.base import Examination, StepContext
 from kflow.spec.calls import Call, custom_names
 from kflow.spec.facts import ModelFact
-from kflow.spec.types import Objects, Reference
+from kflow.spec.types import Bool, Objects, Reference
 
 ObjectsField = Annotated[
     Objects | tuple[Objects, ...] | None,
     Field(default=None, description="The custom objects that this step may use by name."),
+]
+DeterministicField = Annotated[
+    Bool,
+    Field(default=False, description="Whether to let a GPU repeat its results bit by bit, at a cost in speed."),
 ]
 
 
@@ -26,7 +30,9 @@ def as_tuple(value: object) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] | None) -> Iterator[dict[str, Any]]:
+def keras_session(
+    context: StepContext, objects: Objects | tuple[Objects, ...] | None, *, is_deterministic: bool = False
+) -> Iterator[dict[str, Any]]:
     """Prepare Keras for a step, and leave nothing behind.
 
     Parameters
@@ -35,6 +41,8 @@ def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] |
         The step's context; its seed seeds Python, NumPy and TensorFlow.
     objects : reference or tuple of references to objects, optional
         The custom objects that get a name; of two with one name the later wins.
+    is_deterministic : bool
+        Whether every operation of TensorFlow is to compute in an order that is always the same; default False.
 
     Yields
     ------
@@ -53,11 +61,29 @@ def keras_session(context: StepContext, objects: Objects | tuple[Objects, ...] |
     keras.backend.clear_session()
     keras.utils.set_random_seed(context.seed)
     # The outer scope takes back what the user's modules register with Keras while they are imported.
-    with custom_object_scope({}), imported(places) as names:
+    order = _op_determinism(context) if is_deterministic else contextlib.nullcontext()
+    with order, custom_object_scope({}), imported(places) as names:
         _rename(names)
         with custom_object_scope(names, source="the objects of this step"):
             yield names
     keras.backend.clear_session()
+
+
+@contextlib.contextmanager
+def _op_determinism(context: StepContext) -> Iterator[None]:
+    """Switch TensorFlow's op determinism on, say what that costs, and leave it off for the next step."""
+    import tensorflow as tf
+    from tensorflow.python.framework.config import disable_op_determinism  # it has no public name
+
+    cost = "a GPU is slower for it, by a little or several times, and an operation without a fixed order fails"
+    needless = "it is slower for it; a CPU gives the same bits again without it"
+    text = f"computes with op determinism; {cost if context.gpus else needless}"
+    context.report({"event": "note", "text": text})
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        disable_op_determinism()
 
 
 def _rename(names: Mapping[str, Any]) -> None:

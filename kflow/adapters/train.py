@@ -21,6 +21,9 @@ more each batch is divided among them, and the results are those of one, up to t
 draws other masks (`kflow.core.multi_gpu_model`). A batch needs a row for each GPU, and pays with many. A model with
 several inputs takes a list, or a mapping by input name, for ``x``; likewise ``y``.
 
+A CPU gives the same bits again. A GPU does with ``deterministic: true``: TensorFlow then computes in an order that is
+always the same, which is slower, and fails in an operation that has none.
+
 Outputs: ``model`` (trained), ``history``.
 """
 
@@ -31,7 +34,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kflow.adapters.checkpoint import checkpoint_callback
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
-from kflow.adapters.session import ObjectsField, as_tuple, check_gpus, check_objects, construct, divide, keras_session
+from kflow.adapters.session import (
+    DeterministicField,
+    ObjectsField,
+    as_tuple,
+    check_gpus,
+    check_objects,
+    construct,
+    divide,
+    keras_session,
+)
 from kflow.spec.base import Examination, NotFingerprinted, StepContext, StepOutputs, StepSpec
 from kflow.spec.calls import Call, Callback, Loss, Metric, Optimizer, check_call, custom_names
 from kflow.spec.facts import ArrayFact, Fact, ModelFact
@@ -96,6 +108,7 @@ class Train(StepSpec, kind="train", version=1):
     )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
+    deterministic: DeterministicField
 
     class Outputs(StepOutputs):
         """What others may reference."""
@@ -178,7 +191,7 @@ class Train(StepSpec, kind="train", version=1):
         """Compile, fit, and give back the model with its history."""
         import keras
 
-        with keras_session(context, self.objects) as custom:
+        with keras_session(context, self.objects, is_deterministic=self.deterministic) as custom:
             model: Any = context.open(self.model)
             trained = divide(model, context.gpus)
             self._compile(trained, custom)

@@ -16,20 +16,35 @@ def main() -> None:
         print(f"kflow {__version__}")  # noqa: T201
         return
     _open_closed_descriptors()
-    import traceback
+    is_debug = "--debug" in sys.argv
+    try:
+        _call_app()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
+        if is_debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
+            import traceback
 
+            traceback.print_exc()
+        sys.exit(_explain(error))
+    finally:
+        _leave_signals()
+
+
+def _call_app() -> None:
     from kflow.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    is_debug = "--debug" in sys.argv
-    try:
-        app()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
-        if is_debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
-            traceback.print_exc()
-        sys.exit(_explain(error))
+    app()
+
+
+def _leave_signals() -> None:
+    """Let a signal that comes now end the process at once: there is nothing left to tidy up, or to complain about."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _explain(error: BaseException) -> int:

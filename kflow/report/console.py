@@ -20,6 +20,7 @@ _WORDS = {
     "output": "    {step} | {line}",
     "waiting": "    {step} waits for another run that makes the same result",
     "retry": "    {text}",
+    "note": "    {step}: {text}",
     "resumed": "    {step} goes on after {epochs} epochs that were done before it was interrupted",
     "again": "    {step} failed: {message}; it is tried again in {pause:g} s",
 }

@@ -29,7 +29,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step is this far; ``data['event']`` is download, retry, batch, epoch, output, waiting or again."""
+    """A step is this far; ``data['event']`` is download, retry, note, batch, epoch, output, waiting or again."""
 
     step: str
     data: Mapping[str, Any]

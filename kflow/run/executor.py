@@ -268,8 +268,7 @@ def _start(run: Run, name: str, action: Action) -> None:
     """Give a step to a thread, and the GPUs that it wants."""
     assert action.fingerprint is not None, "every input is known here"
     demand = _demand(run, name)
-    taken = {gpu for each in run.running.values() for gpu in each.gpus}
-    gpus = tuple(gpu for gpu in run.capacity.gpus if gpu not in taken)[: demand.gpus]
+    gpus = run.capacity.lease(demand, {gpu for each in run.running.values() for gpu in each.gpus})
     spec = run.bound.workflow.steps[name].spec
     inputs = {link.step: run.entries[link.step] for link in run.bound.links[name]}
     job = Job(name, spec, action.fingerprint, _task(run, name, len(gpus)), gpus, inputs, action.is_forced)

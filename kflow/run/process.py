@@ -41,6 +41,7 @@ class Worker:
     _replies: IO[str] | None = None
     _pump: Pump | None = None
     _is_late: bool = False
+    _is_over: bool = False
     _kills_before: int = 0
 
     def run(self, task: Mapping[str, Any], report: Report, timeout: float | None = None) -> dict[str, Any]:
@@ -136,6 +137,10 @@ class Worker:
         self._replies = os.fdopen(read_end, encoding="utf-8")
         self._pump = Pump(output)
         self._pump.start()
+        if self._is_over:  # the run has ended meanwhile
+            self.stop()
+            message = "the run is over"
+            raise RunError(message)
 
     def _end_late(self) -> None:
         self._is_late = True
@@ -160,6 +165,11 @@ class Worker:
         if process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def retire(self) -> None:
+        """End the process, and let no other one be started, not even one that another thread is about to start."""
+        self._is_over = True
+        self.stop()
 
     def stop(self) -> None:
         """End the process with all that it started."""
@@ -223,7 +233,7 @@ class Workers:
             self._is_closed = True
             workers, self._idle = [*self._idle, *self._busy], []
         for worker in workers:
-            worker.stop()
+            worker.retire()
 
 
 def _end_group(pid: int) -> None:
@@ -247,11 +257,14 @@ def _count_memory_kills() -> int:
 
 
 def worker_environment(seat: Seat) -> dict[str, str]:
-    """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet."""
+    """Return the environment of a worker: only its GPUs are visible, hashing is repeatable, TensorFlow is quiet.
+
+    The numbers in a ``CUDA_VISIBLE_DEVICES`` of the user's count in the order that was in force for the user.
+    """
     return {
         **os.environ,
+        **({} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus) or "-1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",

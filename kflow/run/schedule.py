@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,10 @@ class Capacity:
         else:
             has_room = demand.cpus <= self.cpus - sum(each.cpus for each in running)
         return has_room and demand.memory <= self.memory - sum(each.memory for each in running)
+
+    def lease(self, demand: Demand, leased: Collection[str]) -> tuple[str, ...]:
+        """Return the GPUs for a step that was admitted: as many as it wants, of those that nobody has."""
+        return tuple(gpu for gpu in self.gpus if gpu not in leased)[: demand.gpus]
 
 
 @dataclass

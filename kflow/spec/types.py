@@ -7,7 +7,7 @@ planner by its type what it stands for: an edge of the graph, a file to read, a 
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer, Strict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from kflow.spec.references import STEP_NAME, Target, parse_target
@@ -184,6 +184,11 @@ class OutputPath(_Text):
         if not text.strip() or "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:
             raise expected(cls.wanted)
         return cls(text)
+
+
+NameAlone = PlainSerializer(lambda path: path.rpartition("/")[2], return_type=str)
+"""Marks a file to write of which only the name can change what is made, by its ending: the folder stays out of the
+fingerprint, and the worker writes the file under its name for the runner to put it in place."""
 
 
 def _path_of_url(url: str) -> str:

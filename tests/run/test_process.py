@@ -2,13 +2,16 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
 
+from kflow.errors import RunError
 from kflow.run.process import Seat, Worker, WorkerDied, Workers, worker_environment
 
 DIGITS = Path(__file__).parents[2] / "workflows" / "data" / "digits.h5"
@@ -209,3 +212,37 @@ def test_a_worker_sees_only_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert worker_environment(Seat())["CUDA_VISIBLE_DEVICES"] == "-1"
     assert worker_environment(Seat(("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "expected"),
+    [(None, None, "PCI_BUS_ID"), ("1,0", None, None), ("1,0", "FASTEST_FIRST", "FASTEST_FIRST")],
+)
+def test_numbers_of_gpus_count_in_the_order_in_which_they_were_said(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, order: str | None, expected: str | None
+) -> None:
+    """That of the driver where kflow counted them itself, the user's where the user said which may be used."""
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("CUDA_DEVICE_ORDER", order)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+
+    assert worker_environment(Seat(("1",))).get("CUDA_DEVICE_ORDER") == expected
+
+
+def test_a_worker_that_is_being_started_when_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gets no step, and is ended."""
+    workers = Workers()
+    started: list[Popen[str]] = []
+
+    def start(*arguments: Any, **options: Any) -> "Popen[str]":
+        workers.stop()  # as the main thread does in the moment in which the process comes to life
+        started.append(Popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with workers.worker((), None) as worker, pytest.raises(RunError, match="the run is over"):
+        worker.run(make_task(tmp_path, "Path('was-here').touch()"), ignore)
+
+    assert started[0].returncode == -signal.SIGKILL
+    assert not list(tmp_path.rglob("was-here"))
