@@ -17,6 +17,7 @@ from pathlib import Path
 
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
+_SMALL = 2**16
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Workspace:
     """
 
     root: Path
+    _paths: dict[str, Path] = field(default_factory=dict)
     _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
@@ -84,7 +86,11 @@ class Workspace:
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
-        return Path(os.path.abspath(self.root / path))  # noqa: PTH100  resolve() follows links
+        found = self._paths.get(path)
+        if found is None:
+            # Texts, because pathlib costs as much as all else of planning a small step; resolve() follows links.
+            found = self._paths[path] = Path(os.path.abspath(os.path.join(self.root, path)))  # noqa: PTH100, PTH118
+        return found
 
     # --- files -----------------------------------------------------------------------------------------
 
@@ -92,8 +98,7 @@ class Workspace:
         """Return the digest of a file in hexadecimal digits."""
         key = (self.resolve(path), algorithm)
         if key not in self._digests:
-            with key[0].open("rb") as stream:
-                self._digests[key] = hashlib.file_digest(stream, algorithm).hexdigest()
+            self._digests[key] = _digest(key[0], algorithm)
         return self._digests[key]
 
     def file_digest(self, path: str) -> str:
@@ -182,6 +187,15 @@ class Workspace:
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries; 'none' for one that is not there."""
         return {name: _version(name) for name in libraries}
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb", buffering=0) as stream:
+        start = stream.read(_SMALL)
+        if len(start) < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
+            return hashlib.new(algorithm, start).hexdigest()
+        stream.seek(0)
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _version(name: str) -> str:

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from kflow.plan.fingerprint import components, differences, fingerprint
 from kflow.plan.resolve import Bound
-from kflow.spec.base import input_paths, walk
-from kflow.spec.types import Symbol
+from kflow.spec.base import input_paths, modules
 from kflow.spec.workflow import Step
 
 
@@ -121,11 +120,10 @@ class Planner:
 
     def _components(self, step: Step, inputs: Mapping[str, str]) -> dict[str, Any]:
         around = self.surroundings
-        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.spec)}
+        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.leaves)}
         code: dict[str, str] = {}
-        for _, leaf in walk(step.spec):
-            if isinstance(leaf, Symbol):
-                code |= around.code_digests(leaf.module)
+        for module in modules(step.leaves):
+            code |= around.code_digests(module)
         return components(
             step,
             inputs=inputs,

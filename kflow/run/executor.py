@@ -28,8 +28,7 @@ from kflow.run.record import (
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, carry_out
-from kflow.spec.base import walk
-from kflow.spec.types import Symbol
+from kflow.spec.base import modules
 from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.store import Store
@@ -275,7 +274,7 @@ def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:
         "gpus": gpus,
         "artifacts": _inputs(run, name),
         "sources": {
-            leaf.module: run.workspace.sources(leaf.module) for _, leaf in walk(spec) if isinstance(leaf, Symbol)
+            module: run.workspace.sources(module) for module in modules(run.bound.workflow.steps[name].leaves)
         },
     }
 
