@@ -8,12 +8,14 @@ import json
 import os
 import select
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
@@ -28,7 +30,7 @@ class Probe:
     process that opens it: this one is then replaced.
     """
 
-    _process: subprocess.Popen[str] | None = None
+    _process: "subprocess.Popen[str] | None" = None
 
     def ask(self, path: Path, dataset: str) -> dict[str, object]:
         """Return ``{"shape", "dtype"}`` of a data set, or ``{"error"}`` with one sentence."""
@@ -48,7 +50,9 @@ class Probe:
             return {"error": f"looking into the file took more than {PROBE_TIMEOUT:g} seconds"}
         return {"error": f"{path} is damaged: the HDF5 library crashed on it"}
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> "subprocess.Popen[str]":
+        import subprocess
+
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "kflow.core.hdf5"],
             stdin=subprocess.PIPE,
@@ -191,14 +195,18 @@ class Workspace:
 
 def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb", buffering=0) as stream:
-        start = stream.read(_SMALL)
-        if len(start) < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
-            return hashlib.new(algorithm, start).hexdigest()
-        stream.seek(0)
+        size = os.fstat(stream.fileno()).st_size
+        if size < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
+            content = stream.read(size + 1)
+            if len(content) == size:
+                return hashlib.new(algorithm, content).hexdigest()
+            stream.seek(0)  # it grows
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -10,7 +10,7 @@ import typer
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
 from kflow.plan.planner import Verdict
 from kflow.report.tables import describe_plan
-from kflow.run.executor import make_planner
+from kflow.run.previous import make_planner
 
 WORK_TO_DO = 3
 """The exit code of ``kflow plan --exit-code`` when a run would do something."""

@@ -12,8 +12,9 @@ from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
-from kflow.run.executor import execute, make_planner
+from kflow.run.executor import execute
 from kflow.run.lock import Lock, LockError, lock_path, read_lock
+from kflow.run.previous import make_planner
 from kflow.run.state import Wishes
 
 

@@ -11,20 +11,16 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from kflow.errors import Interrupted, RunError
-from kflow.plan.planner import Action, Planner, Verdict
+from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.journal import Journal
 from kflow.run.lock import LockError
 from kflow.run.outcomes import end_step, finish, keep
+from kflow.run.previous import make_planner
 from kflow.run.process import Workers
-from kflow.run.record import (
-    RunRecord,
-    new_record,
-    previous_components,
-    write_record,
-)
+from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, carry_out
@@ -33,11 +29,6 @@ from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.store import Store
 from kflow.workspace import Workspace
-
-
-def make_planner(bound: Bound, store: Store, workspace: Workspace, path: str) -> Planner:
-    """Return a planner that knows the last run of the workflow at a path."""
-    return Planner(bound, store, workspace, previous_components(store.root, path, bound.order))
 
 
 def execute(

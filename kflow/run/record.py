@@ -6,24 +6,23 @@ record says ``${env.NAME}``.
 
 import contextlib
 import json
-import platform
-import secrets
-import subprocess
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from kflow.artifacts import digest_file
-from kflow.plan.resolve import Bound
 from kflow.run.journal import JOURNAL, read_journal
 from kflow.store import durable
 from kflow.store.locks import is_held
+
+if TYPE_CHECKING:
+    from kflow.plan.resolve import Bound
 
 RECORD = "record.json"
 LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
@@ -107,7 +106,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def new_record(bound: Bound, root: Path, path: str) -> RunRecord:
+def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
     """Return the record of a run that is about to begin."""
     workflow = bound.workflow
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")  # fine enough that ids sort by time
@@ -116,7 +115,7 @@ def new_record(bound: Bound, root: Path, path: str) -> RunRecord:
         for name in bound.order
     }
     return RunRecord(
-        id=f"{stamp}-{workflow.name[:40]}-{secrets.token_hex(3)}",
+        id=f"{stamp}-{workflow.name[:40]}-{os.urandom(3).hex()}",
         status="running",
         started=now(),
         workflow=WorkflowRecord(
@@ -198,6 +197,9 @@ def previous_components(
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that compute."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -209,8 +211,6 @@ def versions() -> dict[str, str]:
 
 def devices() -> dict[str, Any]:
     """Return the processors and GPUs of this machine."""
-    import os
-
     from kflow.core.devices import visible_gpus
 
     affinity = getattr(os, "sched_getaffinity", None)
@@ -220,6 +220,8 @@ def devices() -> dict[str, Any]:
 
 def describe_platform() -> str:
     """Return operating system and machine."""
+    import platform
+
     return f"{platform.platform()} {sys.implementation.name}"
 
 
@@ -234,6 +236,8 @@ def git_state(folder: Path) -> GitRecord | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S603  a fixed command
             ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's own git
