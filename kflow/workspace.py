@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kflow.signature import State, state
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -86,7 +88,16 @@ class Workspace:
     _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
+    _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen: dict[str, State] = field(default_factory=dict)
+    """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
+
+    def _note(self, path: Path) -> None:
+        """Keep the state of a file before its first use: if it is the same afterwards, that is what was read."""
+        name = str(path)
+        if name not in self.seen:
+            self.seen[name] = state(name)
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
@@ -102,6 +113,7 @@ class Workspace:
         """Return the digest of a file in hexadecimal digits."""
         key = (self.resolve(path), algorithm)
         if key not in self._digests:
+            self._note(key[0])
             self._digests[key] = _digest(key[0], algorithm)
         return self._digests[key]
 
@@ -121,6 +133,7 @@ class Workspace:
         """
         key = (self.resolve(path), dataset)
         if key not in self._datasets:
+            self._note(key[0])
             self._datasets[key] = self.probe.ask(*key)
         found = self._datasets[key]
         if "error" in found:
@@ -153,19 +166,26 @@ class Workspace:
 
     def sources(self, module: str) -> tuple[str, ...]:
         """Return a user module and the local modules that it imports, however far away, relative to the root."""
+        if module not in self._sources:
+            self._sources[module] = self._find_sources(module)
+        return self._sources[module]
+
+    def _find_sources(self, module: str) -> tuple[str, ...]:
         start = self.resolve(module)
         found: dict[Path, None] = {start: None}
         queue = [start]
         while queue:
             path = queue.pop()
             for imported in _local_imports(self._parse(path), path.parent, start.parent):
-                if imported not in found:
+                self._note(imported)
+                if imported not in found and imported.is_file():
                     found[imported] = None
                     queue.append(imported)
         return tuple(os.path.relpath(path, self.root) for path in found)
 
     def _parse(self, path: Path) -> ast.Module:
         if path not in self._modules:
+            self._note(path)
             mode = path.stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from a pipe may wait forever
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -239,7 +259,7 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
-    """Yield the files beside a module (or below its folder) that its import statements name."""
+    """Yield the files beside a module (or below its folder) that its import statements could mean."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -257,9 +277,7 @@ def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
 
 
 def _module_files(base: Path, parts: list[str]) -> Iterator[Path]:
-    """Yield the files that importing a dotted name would run: the packages on the way, and the module."""
+    """Yield the files that importing a dotted name would run, where they are there: packages on the way, the module."""
     for count in range(1, len(parts) + 1):
         stem = base.joinpath(*parts[:count])
-        for candidate in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
-            if candidate.is_file():
-                yield candidate
+        yield from (stem / "__init__.py", stem.with_name(stem.name + ".py"))

@@ -16,13 +16,19 @@ def main() -> None:
         print(f"kflow {__version__}")  # noqa: T201
         return
     _open_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.argv[1:2] in (["run"], ["plan"]):
+        from kflow.run.compiled import replay
+
+        code = replay(sys.argv[1:])
+        if code is not None:
+            sys.exit(code)
     import traceback
 
     from kflow.cli.app import app
 
-    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     is_debug = "--debug" in sys.argv
     try:
         app()

@@ -1,5 +1,6 @@
 """``kflow run``: run a workflow."""
 
+import io
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
+from kflow.run import events
+from kflow.run.compiled import installed
+from kflow.run.compiling import Scene, compile_run
 from kflow.run.executor import execute
 from kflow.run.lock import Lock, LockError, lock_path, read_lock
 from kflow.run.previous import make_planner
-from kflow.run.state import Wishes
+from kflow.run.state import Run, Wishes
 
 
 def run(
@@ -30,6 +34,7 @@ def run(
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
     heed_signals()
+    before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
@@ -38,13 +43,26 @@ def run(
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
     if selected is not None:
         choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
+
+    def compile_it(done: Run) -> None:
+        compile_run(Scene(file, bound, workspace, kept, before), done, _render)
+
     console = Console(is_debug=is_debug)
     try:
         wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock)
-        record = execute(bound, kept, workspace, path, console, wishes=wanted)
+        record = execute(bound, kept, workspace, path, console, wishes=wanted, then=compile_it)
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1
+
+
+def _render(happened: Sequence[events.Event]) -> str:
+    """Return what the console would print."""
+    stream = io.StringIO()
+    console = Console(stream)
+    for each in happened:
+        console(each)
+    return stream.getvalue()
 
 
 def heed_signals() -> None:

@@ -7,7 +7,7 @@ changed by the main thread alone, which takes what the others have to say from o
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from kflow.errors import Interrupted, RunError
@@ -39,6 +39,7 @@ def execute(
     report: events.Reporter,
     *,
     wishes: Wishes | None = None,
+    then: Callable[[Run], None] = lambda _: None,
 ) -> RunRecord:
     """Run a workflow.
 
@@ -56,6 +57,8 @@ def execute(
         Takes every event.
     wishes : Wishes, optional
         How it is to be carried out; default all of it, and no more at once than there are processors for.
+    then : callable, optional
+        Takes a run that succeeded, with all that is known of it.
 
     Returns
     -------
@@ -96,6 +99,8 @@ def execute(
     report(events.RunStarted(record.id, path, bound.order))
     with held(folder), journal:  # as long as it is held, a record that says "running" is true
         _carry_out(run)
+    if run.record.status == "succeeded":
+        then(run)
     return run.record
 
 

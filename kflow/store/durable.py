@@ -3,19 +3,21 @@
 The order is what counts: write beside the target, fsync, rename, fsync the folder.
 """
 
+import contextlib
 import errno
 import os
-import shutil
-import uuid
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a run with nothing to do writes its record and must not wait for a library
+    from pathlib import Path
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: "str | os.PathLike[str]", text: str) -> None:
     """Put a text file in place in one step.
 
     Parameters
     ----------
-    path : Path
+    path : path
         The file; its folder exists.
     text : str
         The content, written as UTF-8.
@@ -27,39 +29,44 @@ def write_text(path: Path, text: str) -> None:
     """
     staged = _beside(path)
     try:
-        with staged.open("x", encoding="utf-8", newline="\n") as stream:
+        with open(staged, "x", encoding="utf-8", newline="\n") as stream:  # noqa: PTH123
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        staged.replace(path)
-        sync_folder(path.parent)
+        os.replace(staged, path)  # noqa: PTH105
     finally:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staged)  # noqa: PTH108
+    sync_folder(os.path.dirname(os.fspath(path)) or ".")  # noqa: PTH120
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(source: "Path", target: "Path") -> None:
     """Put a copy of a file in place in one step; missing folders are made."""
+    import shutil
+
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = _beside(target)
     try:
         shutil.copyfile(source, staged)
         sync_file(staged)
-        staged.replace(target)
+        os.replace(staged, target)  # noqa: PTH105
         sync_folder(target.parent)
     finally:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staged)  # noqa: PTH108
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
+def _beside(path: "str | os.PathLike[str]") -> str:
+    folder, name = os.path.split(os.fspath(path))
+    return os.path.join(folder, f".{name[:100]}.{os.urandom(16).hex()}.tmp")  # noqa: PTH118
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: "str | os.PathLike[str]") -> None:
     """Make the content of a file reach the disk."""
     _sync(path, os.O_RDONLY)
 
 
-def sync_folder(path: Path) -> None:
+def sync_folder(path: "str | os.PathLike[str]") -> None:
     """Make the names in a folder reach the disk, where its file system can do that."""
     try:
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -68,15 +75,15 @@ def sync_folder(path: Path) -> None:
             raise
 
 
-def sync_tree(path: Path) -> None:
+def sync_tree(path: "str | os.PathLike[str]") -> None:
     """Make a folder with all that is below it reach the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
-            sync_file(Path(folder, name))
-        sync_folder(Path(folder))
+            sync_file(os.path.join(folder, name))  # noqa: PTH118
+        sync_folder(folder)
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: "str | os.PathLike[str]", flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
