@@ -176,7 +176,10 @@ def _guard(store: str) -> Iterator[None]:
 
 def identify(path: str) -> list[Any]:
     """Return a folder with what tells it from any other, whatever lies in it."""
-    found = os.stat(path)  # noqa: PTH116
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return [path, -1, -1]
     return [path, found.st_dev, found.st_ino]
 
 
