@@ -18,9 +18,15 @@ WORK_TO_DO = 3
 
 
 def run(
-    file: Path, overrides: Sequence[str], choice: Mapping[str, Any], store: Path | None, *, tells_by_code: bool
+    file: Path,
+    overrides: Sequence[str],
+    choice: Mapping[str, Any],
+    store: Path | None,
+    *,
+    tells_by_code: bool,
+    output: Path | None = None,
 ) -> int:
-    """Print the verdict on each step."""
+    """Print the verdict on each step, and write the plan down if that is wished."""
     before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
@@ -30,7 +36,11 @@ def run(
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
     typer.echo(told)
     is_done = all(action.verdict is Verdict.REUSE for action in actions)
-    if is_done:
+    if output is not None:
+        from kflow.cli.saved import Wanted, save_plan
+
+        save_plan(output, Wanted(file, overrides, choice), planner, actions)
+    elif is_done:
         from kflow.run.compiling import Scene, compile_plan
 
         compile_plan(Scene(file, bound, workspace, kept, before), actions, told)

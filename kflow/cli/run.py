@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any
 
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.saved import find_plan, locate_workflow, require_same
+from kflow.errors import UsageError
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
@@ -34,14 +36,23 @@ def run(
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
     heed_signals()
-    before = installed()
+    before, plan, given = installed(), find_plan(file), file
+    if plan is not None:
+        if overrides or is_locked or any(choice.values()):
+            message = (
+                f"{file} is a plan, which says what is run; --set, --only, --from, --until, --force and --locked do not"
+            )
+            raise UsageError(message + " go with it")
+        file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
-    if selected is not None:
+    if plan is not None:
+        require_same(plan, given, file, make_planner(bound, kept, workspace, path))
+    elif selected is not None:
         choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
 
     def compile_it(done: Run) -> None:
@@ -49,7 +60,7 @@ def run(
 
     console = Console(is_debug=is_debug)
     try:
-        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=plan or lock)
         record = execute(bound, kept, workspace, path, console, wishes=wanted, then=compile_it)
     finally:
         console.close()

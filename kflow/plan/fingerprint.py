@@ -21,7 +21,7 @@ SCHEME = 2
 def components(
     step: Step,
     *,
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, str | None],
     files: Mapping[str, str],
     code: Mapping[str, str],
     libraries: Mapping[str, str],
@@ -36,8 +36,8 @@ def components(
     step : Step
         The step.
     inputs : mapping of str to str
-        For each reference its output's digest: content, not fingerprint, so that an upstream step that gives
-        the same bytes again stops the cascade.
+        For each reference its output's digest, None for one that is not there yet. It is that of the content, so
+        that an upstream step that gives the same bytes again stops the cascade.
     files : mapping of str to str
         The digest of each file that the step reads from the workspace.
     code : mapping of str to str

@@ -118,7 +118,12 @@ class Planner:
             actions.append(action)
         return actions
 
-    def _components(self, step: Step, inputs: Mapping[str, str]) -> dict[str, Any]:
+    def known_components(self, name: str, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Return what is known of the components of a step; an input that is to come is None."""
+        inputs = {_dotted(link.path): digests.get(link.source) for link in self.bound.links[name]}
+        return self._components(self.bound.workflow.steps[name], inputs)
+
+    def _components(self, step: Step, inputs: Mapping[str, str | None]) -> dict[str, Any]:
         around = self.surroundings
         files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.leaves)}
         code: dict[str, str] = {}

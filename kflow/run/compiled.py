@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kflow.signature import states
 from kflow.run.clock import new_id, now
 from kflow.run.surroundings import devices, git_state
+from kflow.signature import states
 from kflow.store import durable
 
 FORMAT = 1
@@ -78,7 +78,7 @@ def write(store: str, key: Sequence[Any], value: Mapping[str, Any]) -> None:
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
     body = json.dumps({"key": key, **value})
     durable.write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}")
-    others = sorted(os.scandir(folder), key=lambda each: each.stat().st_mtime, reverse=True)  # noqa: PTH208
+    others = sorted(os.scandir(folder), key=lambda each: each.stat().st_mtime, reverse=True)
     for each in others[_KEPT:]:
         os.unlink(each)  # noqa: PTH108
 

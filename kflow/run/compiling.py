@@ -57,7 +57,7 @@ def compile_run(scene: Scene, run: Run, render: Render) -> None:
     record, text = _next_record(run.record)
     place = {name: number for number, name in enumerate(run.bound.order)}
     files = {name: run.files[name] for name in sorted(run.files, key=lambda name: place[name.partition(".")[0]])}
-    told = [
+    told: list[events.Event] = [
         events.RunStarted(_STAND_IN, record.workflow.path, run.bound.order),
         *(events.StepReused(name, step.kind) for name, step in record.steps.items() if step.status == "reused"),
         ended(record, files, run.folder.with_name(_STAND_IN) / "record.json"),
@@ -70,7 +70,7 @@ def compile_run(scene: Scene, run: Run, render: Render) -> None:
 
 
 def _next_record(record: RunRecord) -> tuple[RunRecord, str]:
-    """Return the record of the next run, in which all is reused, and what of its text is the same for every such run."""
+    """Return the record of the next run, in which all is reused, and that part of its text which stays the same."""
     steps = {name: _reused(step) for name, step in record.steps.items()}
     metrics = {name: record.metrics[name] for name in record.steps if name in record.metrics}
     changes = {"steps": steps, "metrics": metrics, "git": None, "duration": 0.0}

@@ -10,19 +10,18 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from kflow.errors import Interrupted, RunError
+from kflow.errors import Interrupted, PromiseError, RunError
 from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.journal import Journal
-from kflow.run.lock import LockError
 from kflow.run.outcomes import end_step, finish, keep
 from kflow.run.previous import make_planner
 from kflow.run.process import Workers
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
-from kflow.run.state import Run, Running, Wishes, is_selected
+from kflow.run.state import Promise, Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, carry_out
 from kflow.spec.base import modules
 from kflow.store.entry import Entry
@@ -125,7 +124,7 @@ def _carry_out(run: Run) -> None:
     except KeyboardInterrupt:
         _give_up(run, "interrupted")
         raise Interrupted("interrupted; 'kflow run' continues from the last finished step") from None
-    except LockError as error:
+    except PromiseError as error:
         _give_up(run, "failed", str(error))
         raise
     except OSError as error:
@@ -148,7 +147,7 @@ def _do_steps(run: Run) -> None:
         else:
             end_step(run, step, news)
             if run.wishes.lock and step in run.entries:
-                _require(run.wishes.lock.check_outputs(step, run.entries[step].digests))
+                _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))
 
 
 def _end_steps(run: Run) -> None:
@@ -194,15 +193,15 @@ def _decide(run: Run, name: str) -> Action:
     if action.verdict is Verdict.REUSE and not _take(run, name, action):
         return _decide(run, name)
     if run.wishes.lock:
-        _require(run.wishes.lock.check_action(action))
+        _require(run.wishes.lock, run.wishes.lock.check_action(action))
     run.decided[name] = action
     return action
 
 
-def _require(misses: list[str]) -> None:
-    """End the run where it differs from its lock."""
+def _require(promise: Promise, misses: list[str]) -> None:
+    """End the run where it differs from what it is held to."""
     if misses:
-        raise LockError("; ".join(misses) + " (--locked)")
+        raise promise.refuse(misses)
 
 
 def _take(run: Run, name: str, action: Action) -> bool:
@@ -269,9 +268,7 @@ def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:
         "seed": run.bound.workflow.seed,
         "gpus": gpus,
         "artifacts": _inputs(run, name),
-        "sources": {
-            module: run.workspace.sources(module) for module in modules(run.bound.workflow.steps[name].leaves)
-        },
+        "sources": {module: run.workspace.sources(module) for module in modules(run.bound.workflow.steps[name].leaves)},
     }
 
 

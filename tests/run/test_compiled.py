@@ -200,7 +200,7 @@ def _replace(path: Path) -> None:
 
 WAYS: dict[str, Callable[[Path], None]] = {
     "flip": _flip,
-    "touch": lambda path: os.utime(path),
+    "touch": os.utime,
     "replace": _replace,
     "delete": lambda path: path.unlink(),
     "mode": lambda path: path.chmod(0o600),

@@ -96,7 +96,10 @@ def test_references_and_files_of_a_step_are_found_by_their_types() -> None:
 
     assert list(references(walk(spec))) == [(("x", 0), "${a}"), (("x", 1), "${b.array}"), (("inner", "source"), "${c}")]
     assert list(input_paths(walk(spec))) == []
-    assert list(input_paths(walk(sample(origin="file:///tmp/x")))) == [(("inner", "source"), "b.h5"), (("origin",), "/tmp/x")]
+    assert list(input_paths(walk(sample(origin="file:///tmp/x")))) == [
+        (("inner", "source"), "b.h5"),
+        (("origin",), "/tmp/x"),
+    ]
 
 
 def test_texts_change_and_types_stay() -> None:
