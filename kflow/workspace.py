@@ -89,6 +89,7 @@ class Workspace:
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
     _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _versions: dict[str, str] = field(default_factory=dict)
     seen: dict[str, State] = field(default_factory=dict)
     """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
@@ -210,7 +211,10 @@ class Workspace:
 
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries; 'none' for one that is not there."""
-        return {name: _version(name) for name in libraries}
+        for name in libraries:
+            if name not in self._versions:
+                self._versions[name] = _version(name)
+        return {name: self._versions[name] for name in libraries}
 
 
 def _digest(path: Path, algorithm: str) -> str:

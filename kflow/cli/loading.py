@@ -96,9 +96,11 @@ def choose_actions(
     actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
     if selected is None:
         return actions
+    outside = needed(needs, selected) - selected
     for action in actions:
-        if action.step in needed(needs, selected) - selected and action.verdict is not Verdict.REUSE:
-            user = next(name for name in needs if name in selected and action.step in needed(needs, [name]))
+        if action.step in outside and action.verdict is not Verdict.REUSE:
+            followers = select_steps(needs, first=[action.step]) or frozenset()
+            user = next(name for name in needs if name in selected & followers)
             message = (
                 f"step {user!r} needs {action.step!r}, which is not chosen, and its result is not in the store "
                 f"({action.reason}); '--until {user}' runs what a step needs as well"

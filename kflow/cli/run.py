@@ -39,10 +39,8 @@ def run(
     before, plan, given = installed(), find_plan(file), file
     if plan is not None:
         if overrides or is_locked or any(choice.values()):
-            message = (
-                f"{file} is a plan, which says what is run; --set, --only, --from, --until, --force and --locked do not"
-            )
-            raise UsageError(message + " go with it")
+            message = f"{file} is a plan and says what is run: --set, --only, --from, --until, --force, --locked cannot"
+            raise UsageError(message)
         file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)

@@ -59,10 +59,7 @@ class SavedPlan:
         step = self.steps.get(action.step)
         if step is None or action.fingerprint == step["fingerprint"]:
             return []
-        parts = dict(action.components or {})
-        if step["fingerprint"] is None:  # what it takes could not be known
-            parts["inputs"] = step["components"]["inputs"]
-        changes = differences(step["components"], parts)
+        changes = differences(*_comparable(step["components"], action.components or {"inputs": {}}))
         return [f"step {action.step!r}: {'; '.join(changes)}, since it was planned"] if changes else []
 
     def refuse(self, misses: list[str]) -> PlanChangedError:
@@ -93,13 +90,21 @@ _NOW = {
 
 def _compare(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     is_same = old["fingerprint"] is not None and old["fingerprint"] == new["fingerprint"]
-    changes = [] if is_same else differences(old["components"], new["components"])
+    changes = [] if is_same else differences(*_comparable(old["components"], new["components"]))
     if changes:
         yield f"step {name!r}: {'; '.join(changes)}"
     elif old["action"] != new["action"]:
         yield f"step {name!r} " + _NOW[old["action"], new["action"]].format(reason=new["reason"])
     elif old["outputs"] != new["outputs"]:
         yield f"the stored result of step {name!r} is another"
+
+
+def _comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave out the inputs that are still to come on one side: the step that makes them tells more."""
+    inputs = old["inputs"], new["inputs"]
+    open_ones = {name for each in inputs for name, digest in each.items() if digest is None}
+    one, two = ({name: digest for name, digest in each.items() if name not in open_ones} for each in inputs)
+    return {**old, "inputs": one}, {**new, "inputs": two}
 
 
 def describe_steps(planner: Planner, actions: Sequence[Action]) -> dict[str, dict[str, Any]]:
