@@ -92,6 +92,10 @@ class RunError(KflowError):
     exit_code = 1
 
 
+class PromiseError(RunError):
+    """What would be run, or what came of it, is not what a lock or a saved plan says."""
+
+
 class UsageError(KflowError):
     """A value given on the command line is wrong."""
 

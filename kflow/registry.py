@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from kflow.adapters import BUILTIN
 from kflow.errors import UsageError
 from kflow.spec.base import StepSpec
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "kflow.adapters"
 
@@ -58,7 +61,9 @@ class Registry(Mapping[str, type[StepSpec]]):
         return kind
 
     @cached_property
-    def _third_party(self) -> Mapping[str, EntryPoint]:
+    def _third_party(self) -> Mapping[str, "EntryPoint"]:
+        from importlib.metadata import entry_points
+
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP):
             if point.name in self.builtin:
@@ -71,5 +76,5 @@ class Registry(Mapping[str, type[StepSpec]]):
         return found
 
 
-def _origin(point: EntryPoint) -> str:
+def _origin(point: "EntryPoint") -> str:
     return f"the package {point.dist.name!r}" if point.dist else f"the entry point {point.value!r}"

@@ -8,15 +8,20 @@ import json
 import os
 import select
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kflow.signature import State, state
+
+if TYPE_CHECKING:
+    import subprocess
 
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
+_SMALL = 2**16
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Probe:
     process that opens it: this one is then replaced.
     """
 
-    _process: subprocess.Popen[str] | None = None
+    _process: "subprocess.Popen[str] | None" = None
 
     def ask(self, path: Path, dataset: str) -> dict[str, object]:
         """Return ``{"shape", "dtype"}`` of a data set, or ``{"error"}`` with one sentence."""
@@ -47,7 +52,9 @@ class Probe:
             return {"error": f"looking into the file took more than {PROBE_TIMEOUT:g} seconds"}
         return {"error": f"{path} is damaged: the HDF5 library crashed on it"}
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> "subprocess.Popen[str]":
+        import subprocess
+
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "kflow.core.hdf5"],
             stdin=subprocess.PIPE,
@@ -77,14 +84,29 @@ class Workspace:
     """
 
     root: Path
+    _paths: dict[str, Path] = field(default_factory=dict)
     _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
+    _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _versions: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, State] = field(default_factory=dict)
+    """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
+
+    def _note(self, path: Path) -> None:
+        """Keep the state of a file before its first use: if it is the same afterwards, that is what was read."""
+        name = str(path)
+        if name not in self.seen:
+            self.seen[name] = state(name)
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
-        return Path(os.path.abspath(self.root / path))  # noqa: PTH100  resolve() follows links
+        found = self._paths.get(path)
+        if found is None:
+            # Texts, because pathlib costs as much as all else of planning a small step; resolve() follows links.
+            found = self._paths[path] = Path(os.path.abspath(os.path.join(self.root, path)))  # noqa: PTH100, PTH118
+        return found
 
     # --- files -----------------------------------------------------------------------------------------
 
@@ -92,8 +114,8 @@ class Workspace:
         """Return the digest of a file in hexadecimal digits."""
         key = (self.resolve(path), algorithm)
         if key not in self._digests:
-            with key[0].open("rb") as stream:
-                self._digests[key] = hashlib.file_digest(stream, algorithm).hexdigest()
+            self._note(key[0])
+            self._digests[key] = _digest(key[0], algorithm)
         return self._digests[key]
 
     def file_digest(self, path: str) -> str:
@@ -112,6 +134,7 @@ class Workspace:
         """
         key = (self.resolve(path), dataset)
         if key not in self._datasets:
+            self._note(key[0])
             self._datasets[key] = self.probe.ask(*key)
         found = self._datasets[key]
         if "error" in found:
@@ -144,19 +167,26 @@ class Workspace:
 
     def sources(self, module: str) -> tuple[str, ...]:
         """Return a user module and the local modules that it imports, however far away, relative to the root."""
+        if module not in self._sources:
+            self._sources[module] = self._find_sources(module)
+        return self._sources[module]
+
+    def _find_sources(self, module: str) -> tuple[str, ...]:
         start = self.resolve(module)
         found: dict[Path, None] = {start: None}
         queue = [start]
         while queue:
             path = queue.pop()
             for imported in _local_imports(self._parse(path), path.parent, start.parent):
-                if imported not in found:
+                self._note(imported)
+                if imported not in found and imported.is_file():
                     found[imported] = None
                     queue.append(imported)
         return tuple(os.path.relpath(path, self.root) for path in found)
 
     def _parse(self, path: Path) -> ast.Module:
         if path not in self._modules:
+            self._note(path)
             mode = path.stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from a pipe may wait forever
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -181,10 +211,26 @@ class Workspace:
 
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries; 'none' for one that is not there."""
-        return {name: _version(name) for name in libraries}
+        for name in libraries:
+            if name not in self._versions:
+                self._versions[name] = _version(name)
+        return {name: self._versions[name] for name in libraries}
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
+            content = stream.read(size + 1)
+            if len(content) == size:
+                return hashlib.new(algorithm, content).hexdigest()
+            stream.seek(0)  # it grows
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:
@@ -217,7 +263,7 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
-    """Yield the files beside a module (or below its folder) that its import statements name."""
+    """Yield the files beside a module (or below its folder) that its import statements could mean."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -235,9 +281,7 @@ def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
 
 
 def _module_files(base: Path, parts: list[str]) -> Iterator[Path]:
-    """Yield the files that importing a dotted name would run: the packages on the way, and the module."""
+    """Yield the files that importing a dotted name would run, where they are there: packages on the way, the module."""
     for count in range(1, len(parts) + 1):
         stem = base.joinpath(*parts[:count])
-        for candidate in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
-            if candidate.is_file():
-                yield candidate
+        yield from (stem / "__init__.py", stem.with_name(stem.name + ".py"))

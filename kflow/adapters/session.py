@@ -120,7 +120,7 @@ def divide(model: Any, gpus: int) -> Any:
     """Divide a model among the GPUs of a step, compiled as it is; fewer than two need no dividing."""
     if gpus < 2:
         return model
-    from kflow.core.parallel import multi_gpu_model
+    from kflow.core.parallel.multi_gpu import multi_gpu_model
 
     divided = multi_gpu_model(model, gpus)
     if model.compiled:

@@ -16,9 +16,12 @@ def main() -> None:
         print(f"kflow {__version__}")  # noqa: T201
         return
     _open_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     is_debug = "--debug" in sys.argv
     try:
-        _call_app()
+        sys.exit(_carry_out())
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
         if is_debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
             import traceback
@@ -29,13 +32,18 @@ def main() -> None:
         _leave_signals()
 
 
-def _call_app() -> None:
+def _carry_out() -> int:
+    """Do what the command line says, the short way if there is nothing to do, and return the exit code."""
+    if sys.argv[1:2] in (["run"], ["plan"]):
+        from kflow.run.compiled import replay
+
+        code = replay(sys.argv[1:])
+        if code is not None:
+            return code
     from kflow.cli.app import app
 
-    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     app()
+    return 0
 
 
 def _leave_signals() -> None:

@@ -103,18 +103,21 @@ def plan(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 0 if nothing is to be done, else 3.")
     ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="PLAN", help="Write the plan down; 'kflow run PLAN' runs it.")
+    ] = None,
     store: StoreOption = None,
     debug: Debug = False,
 ) -> None:
     """Tell for each step whether it will be run or reused, and why."""
     del debug
     choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
-    _call("plan", file=file, overrides=set_ or [], choice=choice, store=store, tells_by_code=exit_code)
+    _call("plan", file=file, overrides=set_ or [], choice=choice, store=store, tells_by_code=exit_code, output=output)
 
 
 @app.command()
 def run(
-    file: File,
+    file: Annotated[Path, typer.Argument(help="The workflow file, or a plan of one.", metavar="FILE")],
     set_: Set = None,
     jobs: Annotated[
         int | None,
@@ -136,7 +139,7 @@ def run(
     store: StoreOption = None,
     debug: Debug = False,
 ) -> None:
-    """Run a workflow; steps whose result is in the store are reused."""
+    """Run a workflow, or exactly what was planned; steps whose result is in the store are reused."""
     choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
     wishes = {"jobs": jobs, "keeps_going": keep_going, "shows_output": output}
     _call(

@@ -1,5 +1,6 @@
 """From the arguments of a command to a bound workflow."""
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,11 +55,15 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     UsageError
         If the file cannot be read, or an override names no param.
     """
-    document: Document = load_document(file)
+    # All that is made here stays; looking through it again and again for garbage would take a third of the time.
+    gc.disable()
     try:
+        document: Document = load_document(file)
         return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
     finally:
         workspace.probe.stop()
+        gc.freeze()
+        gc.enable()
 
 
 def open_store(store: Path | None) -> "Store":
@@ -91,9 +96,11 @@ def choose_actions(
     actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
     if selected is None:
         return actions
+    outside = needed(needs, selected) - selected
     for action in actions:
-        if action.step in needed(needs, selected) - selected and action.verdict is not Verdict.REUSE:
-            user = next(name for name in needs if name in selected and action.step in needed(needs, [name]))
+        if action.step in outside and action.verdict is not Verdict.REUSE:
+            followers = select_steps(needs, first=[action.step]) or frozenset()
+            user = next(name for name in needs if name in selected & followers)
             message = (
                 f"step {user!r} needs {action.step!r}, which is not chosen, and its result is not in the store "
                 f"({action.reason}); '--until {user}' runs what a step needs as well"

@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
-from kflow.run.executor import make_planner
 from kflow.run.lock import lock_path, make_lock, write_lock
+from kflow.run.previous import make_planner
 
 
 def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:

@@ -10,20 +10,38 @@ import typer
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
 from kflow.plan.planner import Verdict
 from kflow.report.tables import describe_plan
-from kflow.run.executor import make_planner
+from kflow.run.compiled import installed
+from kflow.run.previous import make_planner
 
 WORK_TO_DO = 3
 """The exit code of ``kflow plan --exit-code`` when a run would do something."""
 
 
 def run(
-    file: Path, overrides: Sequence[str], choice: Mapping[str, Any], store: Path | None, *, tells_by_code: bool
+    file: Path,
+    overrides: Sequence[str],
+    choice: Mapping[str, Any],
+    store: Path | None,
+    *,
+    tells_by_code: bool,
+    output: Path | None = None,
 ) -> int:
-    """Print the verdict on each step."""
+    """Print the verdict on each step, and write the plan down if that is wished."""
+    before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
-    planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
+    kept = open_store(store)
+    planner = make_planner(bound, kept, workspace, os.path.normpath(file))
     actions = choose_actions(planner, **choice)
-    typer.echo(describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions]))
+    told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
+    typer.echo(told)
     is_done = all(action.verdict is Verdict.REUSE for action in actions)
+    if output is not None:
+        from kflow.cli.saved import Wanted, save_plan
+
+        save_plan(output, Wanted(file, overrides, choice), planner, actions)
+    elif is_done:
+        from kflow.run.compiling import Scene, compile_plan
+
+        compile_plan(Scene(file, bound, workspace, kept, before), actions, told)
     return WORK_TO_DO if tells_by_code and not is_done else 0

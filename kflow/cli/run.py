@@ -1,5 +1,6 @@
 """``kflow run``: run a workflow."""
 
+import io
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,19 @@ from types import FrameType
 from typing import Any
 
 from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.saved import find_plan, locate_workflow, require_same
+from kflow.errors import UsageError
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
-from kflow.run.executor import execute, make_planner
+from kflow.run import events
+from kflow.run.compiled import installed
+from kflow.run.compiling import Scene, compile_run
+from kflow.run.executor import execute
 from kflow.run.lock import Lock, LockError, lock_path, read_lock
-from kflow.run.state import Wishes
+from kflow.run.previous import make_planner
+from kflow.run.state import Run, Wishes
 
 
 def run(
@@ -29,21 +36,42 @@ def run(
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
     heed_signals()
+    before, plan, given = installed(), find_plan(file), file
+    if plan is not None:
+        if overrides or is_locked or any(choice.values()):
+            message = f"{file} is a plan and says what is run: --set, --only, --from, --until, --force, --locked cannot"
+            raise UsageError(message)
+        file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
-    if selected is not None:
+    if plan is not None:
+        require_same(plan, given, file, make_planner(bound, kept, workspace, path))
+    elif selected is not None:
         choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
+
+    def compile_it(done: Run) -> None:
+        compile_run(Scene(file, bound, workspace, kept, before), done, _render)
+
     console = Console(is_debug=is_debug)
     try:
-        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock)
-        record = execute(bound, kept, workspace, path, console, wishes=wanted)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=plan or lock)
+        record = execute(bound, kept, workspace, path, console, wishes=wanted, then=compile_it)
     finally:
         console.close()
     return 0 if record.status == "succeeded" else 1
+
+
+def _render(happened: Sequence[events.Event]) -> str:
+    """Return what the console would print."""
+    stream = io.StringIO()
+    console = Console(stream)
+    for each in happened:
+        console(each)
+    return stream.getvalue()
 
 
 def heed_signals() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kflow.core.hdf5 import HDF5Matrix
     from kflow.core.kernels import convert_all_kernels_in_model
     from kflow.core.objects import CustomObjectScope, custom_object_scope, get_custom_objects
-    from kflow.core.parallel import multi_gpu_model
+    from kflow.core.parallel.multi_gpu import multi_gpu_model
     from kflow.core.plotting import plot_model
     from kflow.core.sequences import GeneratorEnqueuer, OrderedEnqueuer, Sequence, check_sequence
     from kflow.core.serialization import deserialize_keras_object, serialize_keras_object
@@ -51,7 +51,7 @@ _MODULE_OF = {
     "from_categorical": "arrays",
     "get_custom_objects": "objects",
     "get_file": "files",
-    "multi_gpu_model": "parallel",
+    "multi_gpu_model": "parallel.multi_gpu",
     "normalize": "arrays",
     "plot_model": "plotting",
     "serialize_keras_object": "serialization",

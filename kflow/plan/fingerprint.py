@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
@@ -20,7 +21,7 @@ SCHEME = 2
 def components(
     step: Step,
     *,
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, str | None],
     files: Mapping[str, str],
     code: Mapping[str, str],
     libraries: Mapping[str, str],
@@ -35,8 +36,8 @@ def components(
     step : Step
         The step.
     inputs : mapping of str to str
-        For each reference its output's digest: content, not fingerprint, so that an upstream step that gives
-        the same bytes again stops the cascade.
+        For each reference its output's digest, None for one that is not there yet. It is that of the content, so
+        that an upstream step that gives the same bytes again stops the cascade.
     files : mapping of str to str
         The digest of each file that the step reads from the workspace.
     code : mapping of str to str
@@ -84,14 +85,20 @@ def _fields(step: Step) -> dict[str, Any]:
         if name in fields and any(names_used(value, "env")):
             fields[name] = copy.deepcopy(value)
     # The names of steps stay out as well: their content stands under inputs, and renaming one changes nothing.
-    for path, _ in references(step.spec):
+    for path, _ in references(step.leaves):
         _replace(fields, path, "${}")
-    return {name: value for name, value in fields.items() if _matters(step.spec, name)}
+    idle = _idle_fields(type(step.spec))
+    return {name: value for name, value in fields.items() if name not in idle}
 
 
-def _matters(spec: StepSpec, field: str) -> bool:
-    info = type(spec).model_fields[field]
-    return not any(isinstance(each, NotFingerprinted) for each in info.metadata)
+@cache
+def _idle_fields(kind: type[StepSpec]) -> frozenset[str]:
+    """Return the fields of a kind that cannot change what it computes."""
+    return frozenset(
+        name
+        for name, info in kind.model_fields.items()
+        if any(isinstance(each, NotFingerprinted) for each in info.metadata)
+    )
 
 
 def _replace(fields: dict[str, Any], path: Path_, value: str) -> None:

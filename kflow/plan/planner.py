@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from kflow.plan.fingerprint import components, differences, fingerprint
 from kflow.plan.resolve import Bound
-from kflow.spec.base import input_paths, walk
-from kflow.spec.types import Symbol
+from kflow.spec.base import input_paths, modules
 from kflow.spec.workflow import Step
 
 
@@ -119,13 +118,17 @@ class Planner:
             actions.append(action)
         return actions
 
-    def _components(self, step: Step, inputs: Mapping[str, str]) -> dict[str, Any]:
+    def known_components(self, name: str, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Return what is known of the components of a step; an input that is to come is None."""
+        inputs = {_dotted(link.path): digests.get(link.source) for link in self.bound.links[name]}
+        return self._components(self.bound.workflow.steps[name], inputs)
+
+    def _components(self, step: Step, inputs: Mapping[str, str | None]) -> dict[str, Any]:
         around = self.surroundings
-        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.spec)}
+        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.leaves)}
         code: dict[str, str] = {}
-        for _, leaf in walk(step.spec):
-            if isinstance(leaf, Symbol):
-                code |= around.code_digests(leaf.module)
+        for module in modules(step.leaves):
+            code |= around.code_digests(module)
         return components(
             step,
             inputs=inputs,

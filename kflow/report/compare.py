@@ -7,6 +7,9 @@ from kflow.plan.fingerprint import differences
 from kflow.run.record import RunRecord, StepRecord
 from kflow.spec.references import parse_target
 
+_DEEPEST = 20
+"""Levels that are shown by indentation."""
+
 
 def explain_step(new: RunRecord, old: RunRecord, name: str) -> list[str]:
     """Say what differs between two runs of a step, followed upstream to where it comes from.
@@ -23,19 +26,23 @@ def explain_step(new: RunRecord, old: RunRecord, name: str) -> list[str]:
     list of str
         Lines, those on what stands upstream indented; a single one when nothing differs.
     """
-    return list(_explain(new, old, name, 0, set())) or [f"{name}: nothing differs; it was run for another reason"]
+    return list(_explain(new, old, name)) or [f"{name}: nothing differs; it was run for another reason"]
 
 
-def _explain(new: RunRecord, old: RunRecord, name: str, depth: int, seen: set[str]) -> Iterator[str]:
-    before, after = old.steps.get(name), new.steps.get(name)
-    if name in seen or before is None or after is None:
-        return
-    seen.add(name)
-    found = differences(before.components or {}, after.components or {})
-    if found:
-        yield f"{'  ' * depth}{name}: {'; '.join(found)}"
-    for upstream in dict.fromkeys(_changed_inputs(new, before, after, name)):
-        yield from _explain(new, old, upstream, depth + 1, seen)
+def _explain(new: RunRecord, old: RunRecord, name: str) -> Iterator[str]:
+    seen: set[str] = set()
+    todo = [(name, 0)]  # a stack of its own: a chain of steps may be longer than Python's
+    while todo:
+        step, depth = todo.pop()
+        before, after = old.steps.get(step), new.steps.get(step)
+        if step in seen or before is None or after is None:
+            continue
+        seen.add(step)
+        found = differences(before.components or {}, after.components or {})
+        if found:
+            yield f"{'  ' * min(depth, _DEEPEST)}{step}: {'; '.join(found)}"
+        upstream = list(dict.fromkeys(_changed_inputs(new, before, after, step)))
+        todo += [(each, depth + 1) for each in reversed(upstream)]
 
 
 def _changed_inputs(run: RunRecord, before: StepRecord, after: StepRecord, name: str) -> Iterator[str]:

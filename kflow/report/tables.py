@@ -1,12 +1,14 @@
 """Plans, runs and records as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kflow.diagnostics import suggest, visible
 from kflow.errors import UsageError
-from kflow.plan.planner import Action
-from kflow.run.record import RunRecord
+
+if TYPE_CHECKING:  # what only lists stores or plans needs no records
+    from kflow.plan.planner import Action
+    from kflow.run.record import RunRecord
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:
@@ -42,7 +44,7 @@ def describe_bytes(count: float) -> str:
     return f"{count:.2f} GB"
 
 
-def describe_plan(actions: Sequence[Action], kinds: Sequence[str]) -> str:
+def describe_plan(actions: "Sequence[Action]", kinds: Sequence[str]) -> str:
     """Show the verdict on each step with its reason, and how many there are of each."""
     rows = [
         (action.verdict.value, action.step, kind, action.reason) for action, kind in zip(actions, kinds, strict=True)
@@ -52,7 +54,7 @@ def describe_plan(actions: Sequence[Action], kinds: Sequence[str]) -> str:
     return f"{columns(rows)}\n{total}"
 
 
-def describe_runs(records: Sequence[RunRecord]) -> str:
+def describe_runs(records: "Sequence[RunRecord]") -> str:
     """Show runs, one line each."""
     rows = [("run", "status", "started (UTC)", "duration", "metrics")]
     for record in records:
@@ -61,7 +63,7 @@ def describe_runs(records: Sequence[RunRecord]) -> str:
     return columns(rows)
 
 
-def sort_runs(records: Sequence[RunRecord], metric: str, *, least_first: bool = False) -> list[RunRecord]:
+def sort_runs(records: "Sequence[RunRecord]", metric: str, *, least_first: bool = False) -> "list[RunRecord]":
     """Sort runs by a metric, ``accuracy`` or ``test.accuracy``, the greatest first; those without it come last.
 
     Raises
@@ -82,7 +84,7 @@ def sort_runs(records: Sequence[RunRecord], metric: str, *, least_first: bool = 
     return [*there, *(record for record in records if values[record.id] is None)]
 
 
-def _find_metric(record: RunRecord, metric: str) -> float | None:
+def _find_metric(record: "RunRecord", metric: str) -> float | None:
     step, _, name = metric.rpartition(".")
     found = [each[name] for at, each in record.metrics.items() if name in each and step in {"", at}]
     return found[-1] if found and found[-1] == found[-1] else None
@@ -122,7 +124,7 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def describe_run(record: RunRecord) -> str:
+def describe_run(record: "RunRecord") -> str:
     """Show a run: its steps with their reasons, its metrics, files, versions and surroundings."""
     git = record.git
     head = [
@@ -156,7 +158,7 @@ def describe_run(record: RunRecord) -> str:
     return "\n\n".join(parts)
 
 
-def _metrics(record: RunRecord) -> str:
+def _metrics(record: "RunRecord") -> str:
     return "; ".join(f"{step}: {_numbers(metrics)}" for step, metrics in record.metrics.items())
 
 

@@ -9,40 +9,29 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal
 
-from kflow.errors import Interrupted, RunError, describe_disk_error
-from kflow.plan.planner import Action, Planner, Verdict
+from kflow.errors import Interrupted, PromiseError, RunError, describe_disk_error
+from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.journal import Journal
-from kflow.run.lock import LockError
 from kflow.run.outcomes import end_step, finish, keep
+from kflow.run.previous import make_planner
 from kflow.run.process import Workers
-from kflow.run.record import (
-    RunRecord,
-    new_record,
-    previous_components,
-    write_record,
-)
+from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
-from kflow.run.state import Run, Running, Wishes, is_selected
+from kflow.run.state import Promise, Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, carry_out
-from kflow.spec.base import walk
-from kflow.spec.types import Symbol
+from kflow.spec.base import modules
 from kflow.store import durable
 from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.store import Store
 from kflow.workspace import Workspace
-
-
-def make_planner(bound: Bound, store: Store, workspace: Workspace, path: str) -> Planner:
-    """Return a planner that knows the last run of the workflow at a path."""
-    return Planner(bound, store, workspace, previous_components(store.root, path, bound.order))
 
 
 def execute(
@@ -53,6 +42,7 @@ def execute(
     report: events.Reporter,
     *,
     wishes: Wishes | None = None,
+    then: Callable[[Run], None] = lambda _: None,
 ) -> RunRecord:
     """Run a workflow.
 
@@ -70,6 +60,8 @@ def execute(
         Takes every event.
     wishes : Wishes, optional
         How it is to be carried out; default all of it, and no more at once than there are processors for.
+    then : callable, optional
+        Takes a run that succeeded, with all that is known of it.
 
     Returns
     -------
@@ -106,6 +98,8 @@ def execute(
         store.sweep()
         report(events.RunStarted(record.id, path, bound.order))
         _carry_out(run)
+    if run.record.status == "succeeded":
+        then(run)
     return run.record
 
 
@@ -154,7 +148,7 @@ def _carry_out(run: Run) -> None:
     except KeyboardInterrupt:
         _give_up(run, "interrupted")
         raise Interrupted("interrupted; 'kflow run' continues from the last finished step") from None
-    except LockError as error:
+    except PromiseError as error:
         _give_up(run, "failed", str(error))
         raise
     except OSError as error:
@@ -177,7 +171,7 @@ def _do_steps(run: Run) -> None:
         else:
             end_step(run, step, news)
             if run.wishes.lock and step in run.entries:
-                _require(run.wishes.lock.check_outputs(step, run.entries[step].digests))
+                _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))
 
 
 def _next_word(run: Run) -> tuple[str, Any]:
@@ -229,15 +223,15 @@ def _decide(run: Run, name: str) -> Action:
     if action.verdict is Verdict.REUSE and not _take(run, name, action):
         return _decide(run, name)
     if run.wishes.lock:
-        _require(run.wishes.lock.check_action(action))
+        _require(run.wishes.lock, run.wishes.lock.check_action(action))
     run.decided[name] = action
     return action
 
 
-def _require(misses: list[str]) -> None:
-    """End the run where it differs from its lock."""
+def _require(promise: Promise, misses: list[str]) -> None:
+    """End the run where it differs from what it is held to."""
     if misses:
-        raise LockError("; ".join(misses) + " (--locked)")
+        raise promise.refuse(misses)
 
 
 def _take(run: Run, name: str, action: Action) -> bool:
@@ -301,9 +295,7 @@ def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:
         "seed": run.bound.workflow.seed,
         "gpus": gpus,
         "artifacts": _inputs(run, name),
-        "sources": {
-            leaf.module: run.workspace.sources(leaf.module) for _, leaf in walk(spec) if isinstance(leaf, Symbol)
-        },
+        "sources": {module: run.workspace.sources(module) for module in modules(run.bound.workflow.steps[name].leaves)},
     }
 
 

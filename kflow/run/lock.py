@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kflow.document import dump_document, load_document
-from kflow.errors import RunError, UsageError
+from kflow.errors import PromiseError, UsageError
 from kflow.plan.fingerprint import canonical_json, differences
 from kflow.plan.planner import Action, Verdict
 from kflow.store import durable
@@ -20,7 +20,7 @@ FORMAT = 1
 _HEAD = "What {name} gave; 'kflow lock' writes this file and 'kflow run --locked' compares with it."
 
 
-class LockError(RunError):
+class LockError(PromiseError):
     """Reality differs from the lock."""
 
 
@@ -49,6 +49,10 @@ class Lock:
             for name, digest in digests.items()
             if name in locked and locked[name] != digest
         ]
+
+    def refuse(self, misses: list[str]) -> LockError:
+        """Return the error that ends a run which differs."""
+        return LockError("; ".join(misses) + " (--locked)")
 
     def check_names(self, steps: Mapping[str, Any]) -> list[str]:
         """Say which locked steps are gone."""

@@ -1,13 +1,15 @@
 """What came of the steps of a run: results that are kept, failures that are told, and the record that has it all."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kflow.artifacts import digest_file
 from kflow.diagnostics import Diagnostic
 from kflow.run import events
-from kflow.run.record import OutputRecord, close_record, now
+from kflow.run.clock import now
+from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Cancelled, InputDamaged, StepFailure
 from kflow.store import durable
@@ -112,18 +114,14 @@ def finish(run: Run, status: Any) -> None:
     record.status, record.finished = status, now()
     record.duration = round(time.monotonic() - run.began, 3)
     path = close_record(record, run.folder) if run.journal else None
+    run.report(ended(record, run.files, path if run.wishes.exports else None, run.unwritten))
+
+
+def ended(
+    record: RunRecord, files: Mapping[str, Path], path: Path | None, unwritten: str | None = None
+) -> events.RunFinished:
+    """Return what is told at the end of a run."""
     statuses = [step.status for step in record.steps.values()]
     counts = {kind: statuses.count(kind) for kind in ("run", "reused", "failed", "interrupted", "not run")}
-    run.report(
-        events.RunFinished(
-            record.id,
-            record.workflow.name,
-            status,
-            record.duration,
-            counts,
-            record.metrics,
-            run.files,
-            path if run.wishes.exports else None,
-            run.unwritten,
-        )
-    )
+    name, seconds = record.workflow.name, record.duration or 0.0
+    return events.RunFinished(record.id, name, record.status, seconds, counts, record.metrics, files, path, unwritten)

@@ -6,24 +6,23 @@ record says ``${env.NAME}``.
 
 import contextlib
 import json
-import platform
-import secrets
-import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from kflow.artifacts import digest_file
-from kflow.plan.resolve import Bound
+from kflow.run.clock import new_id, now
 from kflow.run.journal import JOURNAL, read_journal
+from kflow.run.surroundings import devices, git_state
 from kflow.store import durable
 from kflow.store.locks import is_held
+
+if TYPE_CHECKING:
+    from kflow.plan.resolve import Bound
 
 RECORD = "record.json"
 LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
@@ -102,21 +101,15 @@ class RunRecord(BaseModel):
     git: GitRecord | None = Field(default=None, description="None outside a repository.")
 
 
-def now() -> str:
-    """Return the time, UTC, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def new_record(bound: Bound, root: Path, path: str) -> RunRecord:
+def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
     """Return the record of a run that is about to begin."""
     workflow = bound.workflow
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")  # fine enough that ids sort by time
     steps = {
         name: StepRecord(kind=workflow.steps[name].spec.kind, status="not run", verdict="wait", reason="")
         for name in bound.order
     }
     return RunRecord(
-        id=f"{stamp}-{workflow.name[:40]}-{secrets.token_hex(3)}",
+        id=new_id(workflow.name),
         status="running",
         started=now(),
         workflow=WorkflowRecord(
@@ -131,7 +124,7 @@ def new_record(bound: Bound, root: Path, path: str) -> RunRecord:
         versions=versions(),
         platform=describe_platform(),
         devices=devices(),
-        git=git_state(root),
+        git=_git_record(root),
     )
 
 
@@ -198,6 +191,9 @@ def previous_components(
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that compute."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -207,44 +203,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def devices() -> dict[str, Any]:
-    """Return the processors and GPUs of this machine."""
-    import os
-
-    from kflow.core.parallel.devices import visible_gpus
-
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count()
-    return {"cpus": cpus, "gpus": list(visible_gpus())}
-
-
 def describe_platform() -> str:
     """Return operating system and machine."""
+    import platform
+
     return f"{platform.platform()} {sys.implementation.name}"
 
 
-def git_state(folder: Path) -> GitRecord | None:
-    """Return commit and cleanness of the repository around a folder; None where there is none."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    # Files that git does not know do not count, as in 'git describe --dirty': results are such files.
-    changes = _git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
-    return GitRecord(commit=commit, is_dirty=bool(changes))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(  # noqa: S603  a fixed command
-            ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's own git
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+def _git_record(folder: Path) -> GitRecord | None:
+    found = git_state(str(folder))
+    return GitRecord(commit=found[0], is_dirty=found[1]) if found else None
 
 
 def record_schema() -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 import queue
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from kflow.errors import PromiseError
 from kflow.plan.planner import Action, Planner
 from kflow.plan.resolve import Bound
 from kflow.run import events
 from kflow.run.journal import Journal
-from kflow.run.lock import Lock
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.steps import Crew
@@ -19,6 +19,19 @@ from kflow.run.threads import Threads
 from kflow.store.entry import Entry
 from kflow.store.store import Store
 from kflow.workspace import Workspace
+
+
+class Promise(Protocol):
+    """What a run is held to."""
+
+    def check_action(self, action: Action) -> list[str]:
+        """Say how a step, when its turn has come, is another."""
+
+    def check_outputs(self, step: str, digests: Mapping[str, str]) -> list[str]:
+        """Say which outputs of a step are others."""
+
+    def refuse(self, misses: list[str]) -> PromiseError:
+        """Return the error that ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +50,8 @@ class Wishes:
     """Whether what the steps print is told as it comes."""
     exports: bool = True
     """Whether the files that the user asked for by path are put in place."""
-    lock: Lock | None = None
-    """What every step and output must be equal to."""
+    lock: Promise | None = None
+    """What every step and output must be equal to: a lock, or a saved plan."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The contract of a step kind: its fields, its outputs, what it can tell beforehand, and how it runs."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kflow.spec.facts import Fact
 from kflow.spec.quantities import Duration, Resources
-from kflow.spec.types import File, InputPath, Int, Origin, Reference, fail
+from kflow.spec.types import File, InputPath, Int, Origin, Reference, Symbol, fail
 
 Path_ = tuple[str | int, ...]
 
@@ -218,27 +218,35 @@ class StepSpec(BaseModel):
         raise NotImplementedError
 
 
-def walk(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
-    """Yield every leaf of a spec with its path in the document.
+def walk(value: object, path: Path_ = ()) -> list[tuple[Path_, object]]:
+    """Return every leaf of a spec with its path in the document.
 
     Examples
     --------
-    >>> list(walk({"a": [1, 2]}))
+    >>> walk({"a": [1, 2]})
     [(('a', 0), 1), (('a', 1), 2)]
     """
-    if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from walk(getattr(value, name), (*path, name))
+    found: list[tuple[Path_, object]] = []
+    _collect(value, path, found)
+    return found
+
+
+def _collect(value: object, path: Path_, found: list[tuple[Path_, object]]) -> None:
+    if value is None or isinstance(value, str | int | float):  # first, because nearly all values are leaves
+        found.append((path, value))
+    elif isinstance(value, BaseModel):
+        for name, item in value.__dict__.items():
+            _collect(item, (*path, name), found)
     elif isinstance(value, Compound):
-        yield from walk(value.parts(), path)
+        _collect(value.parts(), path, found)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from walk(item, (*path, key))
+            _collect(item, (*path, key), found)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from walk(item, (*path, index))
+            _collect(item, (*path, index), found)
     else:
-        yield path, value
+        found.append((path, value))
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -262,17 +270,25 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return type(value)(change(value)) if isinstance(value, str) else value
 
 
-def references(spec: StepSpec) -> Iterator[tuple[Path_, Reference]]:
-    """Yield the references of a step with the path of each."""
-    for path, leaf in walk(spec):
+Leaves = Iterable[tuple[Path_, object]]
+
+
+def references(leaves: Leaves) -> Iterator[tuple[Path_, Reference]]:
+    """Yield the references among the leaves of a step, with the path of each."""
+    for path, leaf in leaves:
         if isinstance(leaf, Reference):
             yield path, leaf
 
 
-def input_paths(spec: StepSpec) -> Iterator[tuple[Path_, str]]:
+def input_paths(leaves: Leaves) -> Iterator[tuple[Path_, str]]:
     """Yield the files of this machine that a step reads, with the path of each field."""
-    for path, leaf in walk(spec):
+    for path, leaf in leaves:
         if isinstance(leaf, InputPath):
             yield path, str(leaf)
         elif isinstance(leaf, Origin) and not leaf.is_remote:
             yield path, leaf.local_path
+
+
+def modules(leaves: Leaves) -> list[str]:
+    """Return the user modules that a step names, each once."""
+    return list(dict.fromkeys(leaf.module for _, leaf in leaves if isinstance(leaf, Symbol)))

@@ -242,18 +242,19 @@ def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scop
     except ValidationError as error:
         scope.diagnostics.extend(describe_errors(error, scope.document, path, kind, f"kind {kind.kind}"))
         return None
-    if not _check_left_over(spec, path, scope):
-        return None
-    if any("$${" in leaf for _, leaf in walk(spec) if isinstance(leaf, str)):
-        spec = map_texts(spec, unescape)
     variables = {used: scope.environ[used] for used in sorted(set(names_used(public, "env")))}
-    return Step(name, spec, public, variables)
+    step = Step(name, spec, public, variables)
+    if not _check_left_over(step, path, scope):
+        return None
+    if any("$${" in leaf for _, leaf in step.leaves if isinstance(leaf, str)):
+        return Step(name, map_texts(spec, unescape), public, variables)
+    return step
 
 
-def _check_left_over(spec: StepSpec, path: Path_, scope: _Scope) -> bool:
+def _check_left_over(step: Step, path: Path_, scope: _Scope) -> bool:
     """Refuse a ``${...}`` where the field takes a plain value."""
     sound = True
-    for where, leaf in walk(spec):
+    for where, leaf in step.leaves:
         if not isinstance(leaf, str) or isinstance(leaf, Reference) or not has_reference(leaf):
             continue
         sound = False

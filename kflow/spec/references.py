@@ -46,13 +46,13 @@ def parse_target(text: str) -> Target | None:
 
 def has_reference(text: str) -> bool:
     """Tell whether a text still holds a ``${...}``."""
-    return any(match[2] is not None for match in _TOKEN.finditer(text))
+    return "${" in text and any(match[2] is not None for match in _TOKEN.finditer(text))
 
 
 def names_used(value: Any, space: str) -> Iterator[str]:
     """Yield the dotted names that a nested value takes from ``params`` or ``env``."""
     if isinstance(value, str):
-        for match in _TOKEN.finditer(value):
+        for match in _TOKEN.finditer(value) if "${" in value else ():
             used = _VALUE.fullmatch(match[2] or "")
             if used and used[1] == space:
                 yield used[2]
@@ -97,7 +97,7 @@ def substitute(
     {'epochs': 3}
     """
     if isinstance(value, str):
-        return _substitute_text(value, space, look_up, faults, path)
+        return _substitute_text(value, space, look_up, faults, path) if "${" in value else value
     if isinstance(value, Mapping):
         return {key: substitute(item, space, look_up, faults, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):

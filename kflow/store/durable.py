@@ -1,43 +1,43 @@
 """Writing so that after a crash a file is either the old one, the new one, or absent: never a part of it.
 
 The order is what counts: write beside the target, fsync, rename, fsync the folder. What a killed process has left
-beside a target is removed by the next one that writes it.
+beside a target is removed by the next one that writes it. Paths are text here, as a run that has nothing to do writes
+its record and must not wait for a library.
 """
 
 import contextlib
 import errno
 import os
-import re
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
+
+Name = str | os.PathLike[str]
+"""A path."""
 
 _ABANDONED = 3600.0
 """Seconds without a change after which nobody can be writing a file any more."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put a text file in place in one step.
+def write_text(path: Name, text: str) -> None:
+    """Put a text file in place in one step; missing folders are made.
 
     Parameters
     ----------
-    path : Path
-        The file; its folder exists.
+    path : path
+        The file.
     text : str
         The content, written as UTF-8.
 
     Raises
     ------
     OSError
-        If the disk is full or read-only; the old file is then still there.
+        If the disk is full or read-only; it names the file, and the old one is still there.
     """
-    with _replacing(path) as staged, staged.open("x", encoding="utf-8", newline="\n") as stream:
+    with _replacing(path) as staged, open(staged, "x", encoding="utf-8", newline="\n") as stream:  # noqa: PTH123
         stream.write(text)
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(source: Name, target: Name) -> None:
     """Put a copy of a file in place in one step; missing folders are made.
 
     Raises
@@ -45,53 +45,59 @@ def copy_file(source: Path, target: Path) -> None:
     OSError
         If the disk is full or read-only; it names the target, and the old file is still there.
     """
+    import shutil
+
     with _replacing(target) as staged:
         shutil.copyfile(source, staged)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Name) -> Iterator[str]:
     """Give a file to write beside a path, and put it in place when it is written."""
-    staged = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    prefix = f"{folder}/.{name[:100]}."
+    staged = f"{prefix}{os.urandom(16).hex()}.tmp"
     try:
-        make_folder(path.parent)
-        _sweep_beside(path)
+        make_folder(folder)
+        _sweep(folder, prefix, len(staged))
         yield staged
         sync_file(staged)
-        staged.replace(path)
-        sync_folder(path.parent)
+        os.replace(staged, path)  # noqa: PTH105
+        sync_folder(folder)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from None
     finally:
         with contextlib.suppress(OSError):  # it has its place; or the disk does not give it away, and a later run will
-            staged.unlink()
+            os.unlink(staged)  # noqa: PTH108
 
 
-def _sweep_beside(path: Path) -> None:
-    left = re.compile(rf"\.{re.escape(path.name[:100])}\.[0-9a-f]{{32}}\.tmp")
-    with contextlib.suppress(OSError):
-        for each in os.scandir(path.parent):
-            if left.fullmatch(each.name) and time.time() - each.stat().st_mtime > _ABANDONED:
-                Path(each).unlink()
+def _sweep(folder: str, prefix: str, length: int) -> None:
+    """Remove what was staged for the same file long ago."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for each in found:
+            is_staged = len(each.path) == length and each.path.startswith(prefix) and each.path.endswith(".tmp")
+            if is_staged and time.time() - each.stat().st_mtime > _ABANDONED:
+                os.unlink(each)  # noqa: PTH108
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Name) -> None:
     """Make a folder with those above it, and make their names reach the disk; one that is there stays as it is."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        path = path.parent
+    missing, folder = [], os.path.abspath(path)  # noqa: PTH100
+    while not os.path.isdir(folder):  # noqa: PTH112
+        missing.append(folder)
+        folder = os.path.dirname(folder)  # noqa: PTH120
     for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        sync_folder(each.parent)
+        with contextlib.suppress(FileExistsError):  # somebody else made it meanwhile; a file there fails later
+            os.mkdir(each)  # noqa: PTH102
+        sync_folder(os.path.dirname(each))  # noqa: PTH120
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Name) -> None:
     """Make the content of a file reach the disk."""
     _sync(path, os.O_RDONLY)
 
 
-def sync_folder(path: Path) -> None:
+def sync_folder(path: Name) -> None:
     """Make the names in a folder reach the disk, where its file system can do that."""
     try:
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -101,15 +107,15 @@ def sync_folder(path: Path) -> None:
             raise
 
 
-def sync_tree(path: Path) -> None:
+def sync_tree(path: Name) -> None:
     """Make a folder with all that is below it reach the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
-            sync_file(Path(folder, name))
-        sync_folder(Path(folder))
+            sync_file(os.path.join(folder, name))  # noqa: PTH118
+        sync_folder(folder)
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: Name, flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

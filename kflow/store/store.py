@@ -49,9 +49,11 @@ class Store:
         Entry or None
             None as well for a damaged entry: damage is a miss.
         """
-        folder = self._folder(fingerprint)
         try:
-            entry = Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+            # A text, because pathlib would cost more than the look itself.
+            with open(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}/{MANIFEST}", encoding="utf-8") as stream:  # noqa: PTH123
+                manifest = Manifest.from_json(stream.read())
+            entry = Entry(self._folder(fingerprint), manifest)
             if entry.manifest.fingerprint == fingerprint and entry.is_whole():
                 return entry
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form

@@ -20,12 +20,12 @@ import pytest
 from kflow.run.record import (
     RECORD,
     RunRecord,
-    git_state,
     previous_components,
     read_records,
     record_schema,
     write_record,
 )
+from kflow.run.surroundings import git_state
 
 MakeFolder = Callable[..., Any]
 SCHEMA = Path(__file__).parents[2] / "schemas" / "run-record.schema.json"
@@ -168,17 +168,17 @@ def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    assert git_state(folder) is None
+    assert git_state(str(folder)) is None
     git("init")
     (folder / "w.yaml").write_text("a")
     git("add", ".")
     git("commit", "-m", "first")
     (folder / "result.png").write_text("x")
-    clean = git_state(folder)
+    clean = git_state(str(folder))
     (folder / "w.yaml").write_text("b")
-    dirty = git_state(folder)
+    dirty = git_state(str(folder))
 
     assert clean is not None
     assert dirty is not None
-    assert (clean.commit, clean.is_dirty) == (git("rev-parse", "HEAD"), False)
-    assert dirty.is_dirty
+    assert clean == (git("rev-parse", "HEAD"), False)
+    assert dirty == (clean[0], True)

@@ -94,9 +94,12 @@ def test_references_and_files_of_a_step_are_found_by_their_types() -> None:
     """Edges of the graph, and the files to read, are told with their places; a remote origin is no file."""
     spec = sample(x=["${a}", "${b.array}"], inner={"source": "${c}"}, origin="http://example.org/x")
 
-    assert list(references(spec)) == [(("x", 0), "${a}"), (("x", 1), "${b.array}"), (("inner", "source"), "${c}")]
-    assert list(input_paths(spec)) == []
-    assert list(input_paths(sample(origin="file:///tmp/x"))) == [(("inner", "source"), "b.h5"), (("origin",), "/tmp/x")]
+    assert list(references(walk(spec))) == [(("x", 0), "${a}"), (("x", 1), "${b.array}"), (("inner", "source"), "${c}")]
+    assert list(input_paths(walk(spec))) == []
+    assert list(input_paths(walk(sample(origin="file:///tmp/x")))) == [
+        (("inner", "source"), "b.h5"),
+        (("origin",), "/tmp/x"),
+    ]
 
 
 def test_texts_change_and_types_stay() -> None:

@@ -1,0 +1,216 @@
+"""``kflow plan -o`` and ``kflow run PLAN``: exactly what was planned is run, or nothing, with the reason."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MakeFolder = Callable[..., Any]
+WORKFLOW = """
+kflow: 1
+name: two
+params: {end: 40}
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  notes: {kind: fetch, origin: notes.txt}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: "${params.end}"}
+  layers: {kind: register_objects, objects: {Swish: layers.py:Swish}}
+"""
+FILES = {"notes.txt": "a", "layers.py": "import near\nSwish = 1\n", "near.py": "x = 1\n"}
+
+
+@pytest.fixture
+def folder(make_folder: MakeFolder) -> Any:
+    """A folder with a workflow that reads files and code."""
+    return make_folder(WORKFLOW, FILES)
+
+
+def test_a_plan_is_the_same_text_each_time_and_says_what_would_be_run(folder: Any) -> None:
+    """With wishes, digests, verdicts and reasons; nothing is left beside it, and no store appears."""
+    wishes = ("--set", "end=30", "--until", "x")
+    for name in ("one.json", "two.json"):
+        assert folder.kflow("plan", "w.yaml", *wishes, "-o", name).returncode == 0
+
+    plan = json.loads((folder.path / "one.json").read_text())
+    assert (folder.path / "one.json").read_bytes() == (folder.path / "two.json").read_bytes()
+    assert [plan[name] for name in ("kflow-plan", "workflow", "overrides", "seed", "params")] == [
+        1,
+        "w.yaml",
+        ["end=30"],
+        0,
+        {"end": 30},
+    ]
+    assert plan["choice"] == {"only": [], "first": [], "last": ["x"], "is_forced": False}
+    assert {name: (step["action"], step["reason"]) for name, step in plan["steps"].items()} == {
+        "digits": ("run", "never run before"),
+        "x": ("wait", "waits for digits"),
+    }
+    assert plan["steps"]["x"]["components"]["inputs"] == {"datapath": None}
+    assert sorted(path.name for path in folder.path.iterdir()) == sorted(
+        [*FILES, "digits.h5", "w.yaml", "one.json", "two.json"]
+    )
+
+
+def test_a_plan_is_run_with_its_wishes(folder: Any) -> None:
+    """The params and the choice are those of the plan, from whatever folder it is run."""
+    folder.kflow("plan", "w.yaml", "--set", "end=30", "--until", "x", "-o", "plan.json")
+
+    done = type(folder)(folder.path.parent).kflow("run", "here/plan.json")
+
+    assert done.returncode == 0, done.stderr
+    assert folder.statuses() == {"digits": "run", "notes": "not run", "x": "run", "layers": "not run"}
+    assert folder.records()[0].workflow.params == {"end": 30}
+    assert folder.records()[0].workflow.path == "here/w.yaml"
+
+
+def _append(name: str, text: str) -> Callable[[Any, Path], None]:
+    def change(folder: Any, store: Path) -> None:
+        del store
+        with (folder.path / name).open("a") as stream:
+            stream.write(text)
+
+    return change
+
+
+def _edit(old: str, new: str) -> Callable[[Any, Path], None]:
+    def change(folder: Any, store: Path) -> None:
+        del store
+        folder.write("w.yaml", (folder.path / "w.yaml").read_text().replace(old, new))
+
+    return change
+
+
+CHANGES: dict[str, tuple[Callable[[Any, Path], None], list[str]]] = {
+    "input": (_append("notes.txt", "b"), ["step 'notes': file origin changed"]),
+    "module": (_append("near.py", "y = 2\n"), ["step 'layers': code near.py changed"]),
+    "comment": (_append("w.yaml", "# more\n"), ["the file w.yaml was changed"]),
+    "param": (
+        _edit("end: 40", "end: 50"),
+        ["the file w.yaml was changed", "param end: 40 -> 50", "step 'x': end: 40 -> 50"],
+    ),
+    "seed": (_edit("name: two", "name: two\nseed: 3"), ["the file w.yaml was changed", "seed: 0 -> 3"]),
+    "step": (
+        _edit("  notes:", "  other:"),
+        ["the file w.yaml was changed", "step 'other' is new", "step 'notes' is gone"],
+    ),
+    "store": (
+        lambda _, store: shutil.rmtree(store / "entries"),
+        [
+            "step 'digits' was to be reused, and would be run now (its result is not in the store)",
+            "step 'x' was to be reused, and waits for digits now",
+        ],
+    ),
+    "made": (
+        lambda folder, _: folder.kflow("run", "w.yaml", "--only", "notes"),
+        ["step 'notes' was to be run, and its result is in the store now"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_nothing_is_run_when_something_has_changed_since(folder: Any, tmp_path: Path, what: str) -> None:
+    """The exit code is 1, every change is named, and how to plan anew."""
+    change, words = CHANGES[what]
+    assert folder.kflow("run", "w.yaml", "--until", "x").returncode == 0
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    change(folder, tmp_path / "store")
+    count = len(folder.records())
+
+    done = folder.kflow("run", "plan.json")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "plan.json is not what would be run now:",
+        *(f"  {each}" for each in words),
+        "nothing was run; 'kflow plan w.yaml -o plan.json' plans anew",
+    ]
+    assert len(folder.records()) == count
+
+
+def test_another_version_is_a_change(folder: Any) -> None:
+    """Of Python or of kflow, whose steps could do something else then."""
+    from kflow.plan.saved import read_plan
+
+    folder.kflow("plan", "w.yaml", "--only", "notes", "--force", "-o", "plan.json")
+    plan = read_plan((folder.path / "plan.json").read_text(), "plan.json")
+    folder.write("plan.json", type(plan)(**{**_fields(plan), "versions": {"kflow": "0.0.9", "python": "3"}}).to_json())
+
+    done = folder.kflow("run", "plan.json")
+
+    assert done.returncode == 1
+    assert "  kflow: 0.0.9 -> " in done.stderr
+    assert "'kflow plan w.yaml --only notes --force -o plan.json' plans anew" in done.stderr
+
+
+def _fields(plan: Any) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in type(plan).__dataclass_fields__}
+
+
+def test_files_that_are_no_sound_plan(folder: Any) -> None:
+    """Cut off, edited, of another version, of another folder: each is exit code 2 with what to do."""
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    text = (folder.path / "plan.json").read_text()
+    for name, content in {
+        "empty.json": "",
+        "head.json": text[:7],
+        "cut.json": text[:-30],
+        "edited.json": text.replace('"end": 40', '"end": 50'),
+        "newer.json": text.replace('"kflow-plan": 1', '"kflow-plan": 2'),
+    }.items():
+        folder.write(name, content)
+    (folder.path / "away").mkdir()
+    folder.write("away/plan.json", text)
+
+    told = {
+        name: folder.kflow("run", name)
+        for name in ("empty.json", "head.json", "cut.json", "edited.json", "newer.json", "away/plan.json")
+    }
+
+    assert {done.returncode for done in told.values()} == {2}
+    assert ["it may be cut off" in told[name].stderr for name in ("empty.json", "head.json", "cut.json")] == [True] * 3
+    assert "was changed after it was made" in told["edited.json"].stderr
+    assert "another version of kflow (format 2, here 1)" in told["newer.json"].stderr
+    assert "there is no away/w.yaml" in told["away/plan.json"].stderr
+    assert not folder.records()
+
+
+def test_what_does_not_go_together(folder: Any) -> None:
+    """A plan says itself what is run; it never takes the place of the workflow."""
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    before = (folder.path / "w.yaml").read_text()
+
+    both = folder.kflow("run", "plan.json", "--only", "x")
+    itself = folder.kflow("plan", "w.yaml", "-o", "./w.yaml")
+
+    assert (both.returncode, itself.returncode) == (2, 2)
+    assert "is a plan and says what is run" in both.stderr
+    assert "this is the workflow itself" in itself.stderr
+    assert (folder.path / "w.yaml").read_text() == before
+
+
+def test_a_workflow_may_be_written_in_json(folder: Any) -> None:
+    """It is not taken for a plan."""
+    steps = {"notes": {"kind": "fetch", "origin": "notes.txt"}}
+    folder.write("w.json", json.dumps({"name": "j", "kflow": 1, "steps": steps}))
+
+    assert folder.kflow("run", "w.json").returncode == 0
+
+
+def test_a_change_while_a_plan_is_run(folder: Any) -> None:
+    """A step that is another when its turn comes is not run."""
+    from kflow.plan.planner import Action, Verdict
+    from kflow.plan.saved import read_plan
+
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    plan = read_plan((folder.path / "plan.json").read_text(), "plan.json")
+    planned = plan.steps["x"]["components"]
+    same = {**planned, "inputs": {"datapath": "1"}}
+    other = {**same, "fields": {**planned["fields"], "end": 41}}
+
+    assert plan.check_action(Action("x", Verdict.RUN, "", "1", same)) == []
+    misses = plan.check_action(Action("x", Verdict.RUN, "", "2", other))
+    assert str(plan.refuse(misses)) == "step 'x': end: 40 -> 41, since it was planned; plan anew"
