@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
@@ -24,11 +24,14 @@ def run(
     wishes: Mapping[str, Any],
     store: Path | None,
     *,
+    remote: str | None,
+    pushes: bool,
     is_locked: bool,
     is_debug: bool,
 ) -> int:
     """Run the workflow; the exit code is 1 if a step failed."""
     heed_signals()
+    sharing = open_sharing(remote, pushes=pushes)
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
@@ -36,10 +39,11 @@ def run(
     selected = select_steps(bound.needs, **names)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
     if selected is not None:
-        choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
+        # Refuses what could not be run.
+        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice)
     console = Console(is_debug=is_debug)
     try:
-        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock, sharing=sharing)
         record = execute(bound, kept, workspace, path, console, wishes=wanted)
     finally:
         console.close()

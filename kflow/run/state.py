@@ -15,6 +15,7 @@ from kflow.run.journal import Journal
 from kflow.run.lock import Lock
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
+from kflow.run.sharing import Sharing
 from kflow.run.steps import Crew
 from kflow.store.entry import Entry
 from kflow.store.store import Store
@@ -39,6 +40,8 @@ class Wishes:
     """Whether the files that the user asked for by path are put in place."""
     lock: Lock | None = None
     """What every step and output must be equal to."""
+    sharing: Sharing | None = None
+    """The remote that is looked into, and perhaps written to."""
 
 
 @dataclass
@@ -64,6 +67,8 @@ class Run:
     """The digests of the outputs so far, by ``step.output``."""
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
+    pushing: set[str] = field(default_factory=set)
+    """The steps whose results are on their way to the remote."""
     has_failed: bool = False
     inbox: "queue.SimpleQueue[tuple[str, Any]]" = field(default_factory=queue.SimpleQueue)
     """What the threads of the steps have to say: the step, and an event, an entry or what went wrong."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kflow.artifacts import ExternalFile, digest_file
 
@@ -65,6 +65,8 @@ class Entry:
 
     folder: Path
     manifest: Manifest
+    origin: ClassVar[str] = "unchanged"
+    """Why nothing needs to be run for it."""
 
     @property
     def digests(self) -> Mapping[str, str]:
