@@ -26,6 +26,15 @@ StoreOption = Annotated[
         "--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."
     ),
 ]
+RemoteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--remote",
+        metavar="URL",
+        envvar="KFLOW_REMOTE",
+        help="A store elsewhere, to pull results from and push them to: a folder, s3://BUCKET/FOLDER or gs://...",
+    ),
+]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="STEP", help="Run this step alone; can be repeated.")]
 From = Annotated[
     list[str] | None, typer.Option("--from", metavar="STEP", help="Run this step and all that hang on it.")
@@ -107,12 +116,22 @@ def plan(
         Path | None, typer.Option("-o", "--out", metavar="PLAN", help="Write the plan down; 'kflow run PLAN' runs it.")
     ] = None,
     store: StoreOption = None,
+    remote: RemoteOption = None,
     debug: Debug = False,
 ) -> None:
     """Tell for each step whether it will be run or reused, and why."""
     del debug
     choice = {"only": only or [], "first": from_ or [], "last": until or [], "is_forced": force}
-    _call("plan", file=file, overrides=set_ or [], choice=choice, store=store, tells_by_code=exit_code, output=output)
+    _call(
+        "plan",
+        file=file,
+        overrides=set_ or [],
+        choice=choice,
+        store=store,
+        remote=remote,
+        tells_by_code=exit_code,
+        output=output,
+    )
 
 
 @app.command()
@@ -137,6 +156,10 @@ def run(
     ] = False,
     output: Annotated[bool, typer.Option("--output", help="Show what the steps print; the logs have it too.")] = False,
     store: StoreOption = None,
+    remote: RemoteOption = None,
+    no_push: Annotated[
+        bool, typer.Option("--no-push", envvar="KFLOW_NO_PUSH", help="Pull from the remote, and send it nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a workflow, or exactly what was planned; steps whose result is in the store are reused."""
@@ -149,6 +172,8 @@ def run(
         choice=choice,
         wishes=wishes,
         store=store,
+        remote=remote,
+        pushes=not no_push,
         is_locked=locked,
         is_debug=debug,
     )
@@ -280,6 +305,15 @@ def store_verify(store: StoreOption = None, debug: Debug = False) -> None:
     """Read every entry and set the damaged ones aside; the exit code is 1 if there are any."""
     del debug
     _call_store("verify", store=store)
+
+
+@store_app.command("push")
+def store_push(
+    run_id: RunArgument = "latest", remote: RemoteOption = None, store: StoreOption = None, debug: Debug = False
+) -> None:
+    """Send the results of a run, of the last one by default, to a remote that does not have them."""
+    del debug
+    _call_store("push", run_id=run_id, remote=remote, store=store)
 
 
 @store_app.command("gc")

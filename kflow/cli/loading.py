@@ -15,6 +15,7 @@ from kflow.workspace import Workspace
 
 if TYPE_CHECKING:
     from kflow.plan.planner import Action, Planner
+    from kflow.run.sharing import Sharing
     from kflow.store.store import Store
 
 
@@ -71,6 +72,17 @@ def open_store(store: Path | None) -> "Store":
     from kflow.store.store import Store
 
     return Store(Path(os.path.abspath(store or ".kflow")))  # noqa: PTH100  resolve() would follow links
+
+
+def open_sharing(url: str | None, *, pushes: bool) -> "Sharing | None":
+    """Return the remote that was asked for; nothing is looked at yet."""
+    if not url:
+        return None
+    from kflow.run.sharing import Sharing
+    from kflow.store.place import open_place
+    from kflow.store.remote import Remote
+
+    return Sharing(Remote(open_place(url)), pushes)
 
 
 def choose_actions(

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
 from kflow.plan.planner import Verdict
 from kflow.report.tables import describe_plan
 from kflow.run.compiled import installed
@@ -22,6 +22,7 @@ def run(
     overrides: Sequence[str],
     choice: Mapping[str, Any],
     store: Path | None,
+    remote: str | None,
     *,
     tells_by_code: bool,
     output: Path | None = None,
@@ -31,7 +32,8 @@ def run(
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     kept = open_store(store)
-    planner = make_planner(bound, kept, workspace, os.path.normpath(file))
+    sharing = open_sharing(remote, pushes=False)
+    planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
     actions = choose_actions(planner, **choice)
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
     typer.echo(told)

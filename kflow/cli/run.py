@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kflow.cli.loading import choose_actions, load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
 from kflow.cli.saved import find_plan, locate_workflow, require_same
 from kflow.errors import UsageError
 from kflow.plan.planner import Planner
@@ -31,6 +31,8 @@ def run(
     wishes: Mapping[str, Any],
     store: Path | None,
     *,
+    remote: str | None,
+    pushes: bool,
     is_locked: bool,
     is_debug: bool,
 ) -> int:
@@ -42,6 +44,7 @@ def run(
             message = f"{file} is a plan and says what is run: --set, --only, --from, --until, --force, --locked cannot"
             raise UsageError(message)
         file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
+    sharing = open_sharing(remote, pushes=pushes)
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace)
     path, kept = os.path.normpath(file), open_store(store)
@@ -49,16 +52,17 @@ def run(
     selected = select_steps(bound.needs, **names)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
     if plan is not None:
-        require_same(plan, given, file, make_planner(bound, kept, workspace, path))
+        require_same(plan, given, file, make_planner(bound, kept, workspace, path, sharing))
     elif selected is not None:
-        choose_actions(make_planner(bound, kept, workspace, path), **choice)  # refuses what could not be run
+        # Refuses what could not be run.
+        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice)
 
     def compile_it(done: Run) -> None:
         compile_run(Scene(file, bound, workspace, kept, before), done, _render)
 
     console = Console(is_debug=is_debug)
     try:
-        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=plan or lock)
+        wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=plan or lock, sharing=sharing)
         record = execute(bound, kept, workspace, path, console, wishes=wanted, then=compile_it)
     finally:
         console.close()

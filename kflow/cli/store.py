@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 
-from kflow.cli.loading import open_store
+from kflow.cli.loading import open_sharing, open_store
+from kflow.cli.show import find_run
 from kflow.errors import RunError, UsageError
 from kflow.report.tables import columns, describe_bytes
 from kflow.run.record import read_records
@@ -82,6 +83,28 @@ def collect_garbage(
     verb = "would be removed" if is_dry else "removed"
     typer.echo(f"{len(gone)} entries {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
     return 0
+
+
+def push(run_id: str, remote: str | None, store: Path | None) -> int:
+    """Send the results of a run to a remote; the exit code is 1 if one that is wanted is not here any more."""
+    sharing = open_sharing(remote, pushes=True)
+    if sharing is None:
+        message = "say where to: --remote URL, or KFLOW_REMOTE in the environment"
+        raise UsageError(message)
+    kept = open_store(store)
+    counts = dict.fromkeys(("pushed", "there already", "not in the store any more"), 0)
+    for name, step in find_run(run_id, kept.root).steps.items():
+        entry = kept.lookup(step.fingerprint) if step.fingerprint and step.outputs else None
+        if entry and kept.is_sound(entry):
+            outcome = "pushed" if sharing.remote.push(entry) else "there already"
+        elif step.outputs:
+            outcome = "not in the store any more"
+            typer.echo(f"{name}: {outcome}")
+        else:
+            continue
+        counts[outcome] += 1
+    typer.echo(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
+    return 1 if counts["not in the store any more"] else 0
 
 
 def _referenced(store: Store) -> set[str]:

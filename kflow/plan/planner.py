@@ -20,7 +20,11 @@ class Verdict(StrEnum):
 
 
 class Stored(Protocol):
-    """What planning needs of an entry of the store: the digest of each output."""
+    """What planning needs of an entry of the store: the digest of each output, and why it can be reused."""
+
+    @property
+    def origin(self) -> str:
+        """Why nothing needs to be run for it."""
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -104,7 +108,7 @@ class Planner:
             return Action(name, Verdict.RUN, "forced", key, parts, is_forced=True)
         entry = self.store.lookup(key)
         if entry:
-            return Action(name, Verdict.REUSE, "unchanged", key, parts, entry)
+            return Action(name, Verdict.REUSE, entry.origin, key, parts, entry)
         return Action(name, Verdict.RUN, self._reason(name, parts, key), key, parts)
 
     def preview(self, selected: Collection[str] = (), *, is_forced: bool = False) -> list[Action]:

@@ -22,6 +22,8 @@ _WORDS = {
     "retry": "    {text}",
     "note": "    {step}: {text}",
     "resumed": "    {step} goes on after {epochs} epochs that were done before it was interrupted",
+    "refused": "    warning: what the remote has of {step} is refused: {message}; the step is run here",
+    "remote": "    warning: {message}",
     "again": "    {step} failed: {message}; it is tried again in {pause:g} s",
 }
 """What is told in one line while a step runs."""
@@ -60,7 +62,8 @@ class Console:
             case events.RunStarted():
                 self._line(f"run {event.run}")
             case events.StepReused():
-                self._line(f"  {_title(event.step, event.kind)}  reused")
+                origin = f": {event.origin}" if event.origin else ""
+                self._line(f"  {_title(event.step, event.kind)}  reused{origin}")
             case events.StepStarted():
                 self._line(f"  {_title(event.step, event.kind)}  starts: {event.reason}")
             case events.StepProgress():

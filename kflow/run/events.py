@@ -29,7 +29,10 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step is this far; ``data['event']`` is download, retry, note, batch, epoch, output, waiting or again."""
+    """A step is this far.
+
+    ``data['event']`` is download, retry, note, batch, epoch, output, waiting, again, refused or remote.
+    """
 
     step: str
     data: Mapping[str, Any]
@@ -37,10 +40,11 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True)
 class StepReused:
-    """A step's result was in the store."""
+    """A step's result was in the store, or was got from elsewhere."""
 
     step: str
     kind: str
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

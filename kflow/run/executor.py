@@ -24,14 +24,19 @@ from kflow.run.previous import make_planner
 from kflow.run.process import Workers
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
+from kflow.run.sharing import expect
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
-from kflow.run.steps import Crew, Job, carry_out
-from kflow.spec.base import modules
+from kflow.run.steps import Crew, Job, Outcome, carry_out
+from kflow.spec.base import input_paths, modules, walk
 from kflow.store import durable
 from kflow.store.entry import Entry
 from kflow.store.locks import held
+from kflow.store.remote import Expected
 from kflow.store.store import Store
 from kflow.workspace import Workspace
+
+_BEGUN, _PUSHED = {"event": "begun"}, {"event": "pushed"}
+"""What the thread of a step says before it runs the step, and when the remote has the result."""
 
 
 def execute(
@@ -88,7 +93,7 @@ def execute(
         wishes,
         machine(_visible_gpus(), wishes.jobs),
         Schedule(_wanted(bound.needs, wishes.selected)),
-        Crew(store, Workers(), threading.Event()),
+        Crew(store, Workers(), wishes.sharing.remote.over if wishes.sharing else threading.Event(), wishes.sharing),
     )
     with contextlib.ExitStack() as stack:
         try:
@@ -163,15 +168,26 @@ def _do_steps(run: Run) -> None:
     """Start what may start, and take what the steps have to say, until nothing is left to do."""
     while True:
         _start_ready(run)
-        if not run.running:
+        if not run.running and not run.pushing:
             return
         step, news = _next_word(run)
-        if isinstance(news, Mapping):
+        if news == _BEGUN:
+            run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
+        elif news == _PUSHED:
+            run.pushing.discard(step)
+        elif isinstance(news, Mapping):
             run.report(events.StepProgress(step, news))
         else:
-            end_step(run, step, news)
-            if run.wishes.lock and step in run.entries:
-                _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))
+            _end(run, step, news)
+
+
+def _end(run: Run, step: str, outcome: Any) -> None:
+    """Take what came of a step; its thread goes on to push what it made."""
+    if _is_pushed(run.crew, outcome):
+        run.pushing.add(step)
+    end_step(run, step, outcome)
+    if run.wishes.lock and step in run.entries:
+        _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))
 
 
 def _next_word(run: Run) -> tuple[str, Any]:
@@ -209,7 +225,7 @@ def _start_ready(run: Run) -> None:
             run.report(events.StepReused(name, run.record.steps[name].kind))
             run.schedule.start(name)
             keep(run, name, action.entry, "reused")
-        elif _may_run(run, name):
+        elif _may_run(run, name) or _may_pull(run, name):
             _start(run, name, action)
 
 
@@ -252,6 +268,11 @@ def _may_run(run: Run, name: str) -> bool:
     return run.capacity.admits(_demand(run, name), [each.demand for each in run.running.values()])
 
 
+def _may_pull(run: Run, name: str) -> bool:
+    """Tell whether a step that was not selected, and is needed, may be looked for elsewhere."""
+    return run.crew.sharing is not None and not is_selected(run, name) and not run.has_failed
+
+
 def _demand(run: Run, name: str) -> Demand:
     spec = run.bound.workflow.steps[name].spec
     gpus = run.workspace.gpus(spec.gpus_wanted())
@@ -265,23 +286,57 @@ def _start(run: Run, name: str, action: Action) -> None:
     gpus = run.capacity.lease(demand, {gpu for each in run.running.values() for gpu in each.gpus})
     spec = run.bound.workflow.steps[name].spec
     inputs = {link.step: run.entries[link.step] for link in run.bound.links[name]}
-    job = Job(name, spec, action.fingerprint, _task(run, name, len(gpus)), gpus, inputs, action.is_forced)
+    job = Job(
+        name,
+        spec,
+        action.fingerprint,
+        _task(run, name, len(gpus)),
+        gpus,
+        inputs,
+        action.is_forced,
+        _expected(run, action, inputs),
+        is_selected(run, name),
+    )
     step = run.record.steps[name]
     step.status = "running"
-    run.report(events.StepStarted(name, step.kind, action.reason))
     run.note(name, is_end=False)
     run.schedule.start(name)
-    run.threads.call(partial(_work, run, job), beside=len(run.running))
+    run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
     run.running[name] = Running(demand, gpus, time.monotonic())
 
 
+def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:
+    """Say what the remote is asked for; nothing for a step that is to be run in any case."""
+    if run.crew.sharing is None or action.is_forced:
+        return None
+    assert action.fingerprint is not None, "every input is known here"
+    spec, around = run.bound.workflow.steps[action.step].spec, run.workspace
+    files = {around.file_digest(path): around.resolve(path) for _, path in input_paths(walk(spec))}
+    return expect(spec, action.fingerprint, action.components or {}, files, inputs)
+
+
 def _work(run: Run, job: Job) -> None:
-    """Carry a step out, in its thread, and tell what came of it."""
+    """Carry a step out, in its thread, and tell what came of it; those that hang on it do not wait for the push."""
+
+    def tell(news: Any) -> None:
+        run.inbox.put((job.name, news))
+
     try:
-        outcome: Any = carry_out(job, run.crew, lambda event: run.inbox.put((job.name, event)))
+        outcome: Any = carry_out(job, run.crew, tell)
     except Exception as error:  # noqa: BLE001  the main thread tells it as what it is
         outcome = error
-    run.inbox.put((job.name, outcome))
+    tell(outcome)
+    if _is_pushed(run.crew, outcome):
+        assert run.crew.sharing is not None, "it was asked"
+        try:
+            run.crew.sharing.push(outcome.entry, tell)
+        finally:
+            tell(_PUSHED)
+
+
+def _is_pushed(crew: Crew, outcome: Any) -> bool:
+    is_made = isinstance(outcome, Outcome) and outcome.origin == "made"
+    return is_made and crew.sharing is not None and crew.sharing.pushes
 
 
 def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from kflow.run.steps import Cancelled, InputDamaged, StepFailure
 from kflow.store import durable
 from kflow.store.entry import Entry
 
+_REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
+"""Why a step that was started was not run after all."""
+
 
 def end_step(run: Run, name: str, outcome: Any) -> None:
     """Note what came of a step: a result, a failure, or something that ends the run."""
@@ -36,15 +39,15 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     if isinstance(outcome, BaseException):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     del run.running[name]
-    entry, is_new = outcome
-    if is_new:
-        run.report(
-            events.StepFinished(name, step.kind, step.duration, events.summarize(entry.manifest.outputs.values()))
-        )
+    if outcome.origin == "made":
+        if outcome.note:
+            step.reason += f"; {outcome.note}"
+        summary = events.summarize(outcome.entry.manifest.outputs.values())
+        run.report(events.StepFinished(name, step.kind, step.duration, summary))
     else:
-        step.reason = "another run has made it meanwhile"
-        run.report(events.StepReused(name, step.kind))
-    keep(run, name, entry, "run" if is_new else "reused")
+        step.reason = _REASONS[outcome.origin]
+        run.report(events.StepReused(name, step.kind, step.reason))
+    keep(run, name, outcome.entry, "run" if outcome.origin == "made" else "reused")
 
 
 def _redo_input(run: Run, name: str, upstream: str) -> None:

@@ -14,6 +14,7 @@ from kflow.run import events
 from kflow.run.journal import Journal
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
+from kflow.run.sharing import Sharing
 from kflow.run.steps import Crew
 from kflow.run.threads import Threads
 from kflow.store.entry import Entry
@@ -52,6 +53,8 @@ class Wishes:
     """Whether the files that the user asked for by path are put in place."""
     lock: Promise | None = None
     """What every step and output must be equal to: a lock, or a saved plan."""
+    sharing: Sharing | None = None
+    """The remote that is looked into, and perhaps written to."""
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Run:
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
     threads: Threads = field(default_factory=Threads)
+    pushing: set[str] = field(default_factory=set)
+    """The steps whose results are on their way to the remote."""
     has_failed: bool = False
     inbox: "queue.SimpleQueue[tuple[str, Any]]" = field(default_factory=queue.SimpleQueue)
     """What the threads of the steps have to say: the step, and an event, an entry or what went wrong."""

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kflow.artifacts import ExternalFile
 from kflow.errors import RunError
 from kflow.run.process import Workers
+from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.spec.base import StepSpec
 from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.remote import Expected
 from kflow.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -54,6 +56,10 @@ class Job:
     inputs: Mapping[str, Entry]
     """The entry of each step that it takes an output of."""
     is_forced: bool = False
+    expected: Expected | None = None
+    """What the remote is asked for; None where it is not asked."""
+    may_run: bool = True
+    """Whether it may be run, and not only be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,21 @@ class Crew:
     store: Store
     workers: Workers
     over: threading.Event
+    sharing: Sharing | None = None
 
 
-def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
-    """Run a step, or find that another run has made its result meanwhile.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A result, and where it comes from: this run, another one meanwhile, or the remote."""
+
+    entry: Entry
+    origin: Literal["made", "found", "pulled"]
+    note: str | None = None
+    """What the record should say of it besides."""
+
+
+def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
+    """Run a step, or find that another run has made its result, here meanwhile or elsewhere.
 
     Parameters
     ----------
@@ -79,10 +96,8 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
 
     Returns
     -------
-    Entry
+    Outcome
         The published result.
-    bool
-        Whether this run has made it.
 
     Raises
     ------
@@ -101,21 +116,37 @@ def carry_out(job: Job, crew: Crew, report: Report) -> tuple[Entry, bool]:
     with crew.store.claim(job.fingerprint, lambda: report({"event": "waiting"})):
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
-            return entry, False
+            return Outcome(entry, "found")
+        note = None
+        if crew.sharing and job.expected:
+            entry, note = crew.sharing.pull(job.expected, crew.store, report)
+            if entry is not None:
+                return Outcome(entry, "pulled")
+            if crew.over.is_set():
+                raise Cancelled
+        if not job.may_run:
+            message = f"its result is neither in the store nor in the remote; '--until {job.name}' makes it"
+            raise StepFailure(message)
+        report({"event": "begun"})
         if job.is_forced:  # from the beginning
             shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
-        for attempt in range(job.spec.retries + 1):
-            try:
-                return _attempt(job, crew, report), True
-            except StepFailure as failure:
-                if crew.over.is_set():
-                    raise Cancelled from None
-                if attempt == job.spec.retries:
-                    raise
-                pause = min(2.0**attempt, _LONGEST_PAUSE)
-                report({"event": "again", "message": str(failure), "attempt": attempt + 1, "pause": pause})
-                if crew.over.wait(pause):
-                    raise Cancelled from None
+        return Outcome(_try(job, crew, report), "made", note)
+
+
+def _try(job: Job, crew: Crew, report: Report) -> Entry:
+    """Run a step as often as it may fail."""
+    for attempt in range(job.spec.retries + 1):
+        try:
+            return _attempt(job, crew, report)
+        except StepFailure as failure:
+            if crew.over.is_set():
+                raise Cancelled from None
+            if attempt == job.spec.retries:
+                raise
+            pause = min(2.0**attempt, _LONGEST_PAUSE)
+            report({"event": "again", "message": str(failure), "attempt": attempt + 1, "pause": pause})
+            if crew.over.wait(pause):
+                raise Cancelled from None
     raise AssertionError  # the last try returns or raises
 
 

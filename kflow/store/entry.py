@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kflow.artifacts import ExternalFile, digest_file
 
@@ -67,6 +67,8 @@ class Entry:
 
     folder: Path
     manifest: Manifest
+    origin: ClassVar[str] = "unchanged"
+    """Why nothing needs to be run for it."""
 
     @property
     def digests(self) -> Mapping[str, str]:

@@ -40,6 +40,7 @@ class Entry:
     """An entry of a store: the digests of its outputs."""
 
     digests: Mapping[str, str]
+    origin: str = "unchanged"
 
 
 @dataclass
