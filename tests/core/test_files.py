@@ -436,7 +436,7 @@ def test_any_spelling_of_a_digest(data: bytes, name: str, upper: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "algorithm", "why"),
     [
-        ("abc", "auto", r"3 digits; give 32 \(md5\), 40 \(sha1\), 64 \(sha256\), 128 \(sha512\), or write"),
+        ("abc", "auto", r"3 digits; give 32 \(md5\), 40 \(sha1\), 56 \(sha224\), 64 \(sha256\), .* or write"),
         ("", "auto", "0 digits"),
         ("g" * 64, "auto", "not 64 hexadecimal digits, which sha256 gives"),
         ("sha256:abc", "auto", "not 64 hexadecimal"),

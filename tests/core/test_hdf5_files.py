@@ -165,3 +165,18 @@ def test_an_unknown_allowance_is_an_error(path):
 def test_the_filters_of_hdf5_and_lzf_are_known(path, dataset):
     """Compression, shuffling and check sums that come with h5py need no permission."""
     np.testing.assert_array_equal(HDF5Matrix(path, dataset)[::-1], ROWS[::-1])
+
+
+def test_a_virtual_data_set_does_not_lead_to_external_storage(tmp_path):
+    """Allowing the one does not allow the other, which could be any file of the machine."""
+    path = tmp_path / "data.h5"
+    (tmp_path / "secret").write_bytes(b"12345678")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("outside", (8,), "uint8", external=[(str(tmp_path / "secret"), 0, 8)])
+        layout = h5py.VirtualLayout((8,), "uint8")
+        layout[:] = h5py.VirtualSource(".", "outside", (8,))
+        file.create_virtual_dataset("v", layout)
+
+    with pytest.raises(ValueError, match="what it is made of has external storage"):
+        HDF5Matrix(path, "v", allow=("virtual",))
+    assert HDF5Matrix(path, "v", allow=("virtual", "external_storage"))[0] == ord("1")

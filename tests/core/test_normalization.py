@@ -242,3 +242,23 @@ def test_out_and_lazy_are_checked(options, error, message):
     """Each mistake has its own message."""
     with pytest.raises(error, match=message):
         normalize([[1, 2], [3, 4]], **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"axis": 1.0}, "axis must be an integer or a tuple of integers, not 1.0"),
+        ({"order": None}, "order must be a number, not None"),
+        ({"out": [1.0, 2.0]}, "out must be an array or an HDF5 data set to write to, not a list"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(arguments, message):
+    """A wrong type is told as that."""
+    with pytest.raises(TypeError, match=message):
+        normalize([3.0, 4.0], **arguments)
+
+
+def test_masked_entries_are_refused():
+    """They would count like the others."""
+    with pytest.raises(TypeError, match="x has masked entries"):
+        normalize(np.ma.masked_greater([1.0, 2.0], 1.5))

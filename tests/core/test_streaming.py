@@ -384,3 +384,33 @@ def test_batches_keep_what_they_read_alive(tmp_path):
     gc.collect()
 
     assert [batch.numpy().tolist() for batch in doubled] == [[0, 2, 4, 6], [8, 10]]
+
+
+def test_the_first_window_of_a_process_streams_when_it_is_made_in_the_call(tmp_path):
+    """Python takes the method of the model before it makes the window."""
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones((64, 3), "float32")
+    code = """if True:
+        import sys, keras
+        from kflow.core import HDF5Matrix
+        class Watched(HDF5Matrix):
+            def __array__(self, *args, **kwargs):
+                raise SystemExit("read whole")
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        print(model.predict(Watched(sys.argv[1], "x"), verbose=0).shape)
+    """
+
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "(64, 1)\n", done.stderr
+
+
+@pytest.mark.parametrize("size", [0, -3, 1.5])
+def test_a_batch_has_at_least_one_row(tmp_path, size):
+    """Sizes that mean nothing are named."""
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = np.arange(4)
+
+    with pytest.raises(ValueError, match=f"batch_size must be a number of rows, at least 1, not {size}"):
+        batches(HDF5Matrix(tmp_path / "data.h5", "x"), batch_size=size)

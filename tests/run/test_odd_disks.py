@@ -102,7 +102,7 @@ def test_a_store_without_permission_serves_hits(make_folder: MakeFolder, tmp_pat
 # --- full ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", ["12k", "40k", "72k"])
+@pytest.mark.parametrize("size", ["12k", "24k", "40k"])
 def test_a_full_disk_stops_a_run_that_goes_on_with_more_room(
     make_folder: MakeFolder, tmp_path: Path, size: str
 ) -> None:

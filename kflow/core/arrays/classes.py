@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -63,6 +63,9 @@ class Classes:
             raise ValueError(msg)
         seen: set[Any] = set()
         for name in names:
+            if not isinstance(name, Hashable):
+                msg = f"{name!r} cannot be a class: labels are texts, numbers or tuples of them"
+                raise TypeError(msg)
             if name in seen or name != name:  # noqa: PLR0124 - NaN equals nothing, itself included
                 msg = f"the label {name!r} cannot be a class" if name not in seen else f"classes has {name!r} twice"
                 raise ValueError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -109,7 +109,7 @@ def normalize(
 
 def _power(order: float | str) -> float:
     """Return the order of the norm, checked."""
-    if isinstance(order, str):
+    if isinstance(order, str) or not isinstance(order, SupportsFloat):
         msg = f"order must be a number, not {order!r}; matrix norms such as 'fro' are not offered"
         raise TypeError(msg)
     if math.isnan(order):
@@ -120,10 +120,10 @@ def _power(order: float | str) -> float:
 
 def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """Return the axes counted from 0."""
-    if axis is None:
-        msg = "axis must be an integer or a tuple of integers, not None; for all axes give each of them"
+    if not all(hasattr(each, "__index__") for each in (axis if isinstance(axis, tuple | list) else [axis])):
+        msg = f"axis must be an integer or a tuple of integers, not {axis!r}; for all axes give each of them"
         raise TypeError(msg)
-    return tuple(normalize_axis_tuple(axis, ndim))
+    return tuple(normalize_axis_tuple(axis, ndim))  # type: ignore[arg-type]  # it is no None
 
 
 def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -138,6 +138,9 @@ def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _checked(out: Any, source: Any, dtype: np.dtype[Any]) -> Any:
     """Return the array to write to, known to fit."""
+    if not hasattr(out, "shape") or not hasattr(out, "dtype"):
+        msg = f"out must be an array or an HDF5 data set to write to, not a {type(out).__name__}"
+        raise TypeError(msg)
     if tuple(out.shape) != tuple(source.shape):
         msg = f"out has shape {tuple(out.shape)}, and the result {tuple(source.shape)}"
         raise ValueError(msg)

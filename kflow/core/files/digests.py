@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["file_digest", "new_hash", "parse_digest"]
 
-_LENGTHS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+_LENGTHS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
@@ -48,8 +48,8 @@ def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
     text : str
         Hexadecimal digits of either case, or ``'algorithm:digits'``.
     algorithm : str, default 'auto'
-        What the digits are when they have no prefix. ``'auto'`` tells md5, sha1, sha256 and sha512 by their
-        32, 40, 64 and 128 digits.
+        What the digits are when they have no prefix. ``'auto'`` tells md5, sha1, sha224, sha256, sha384 and
+        sha512 by their 32, 40, 56, 64, 96 and 128 digits.
 
     Raises
     ------

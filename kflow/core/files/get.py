@@ -168,7 +168,7 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         with _locked(job.target):
             is_right = _is_cached(job, verify=verify)
             is_new = force_download or not is_right
-            if not is_right:
+            if not is_right and not force_download:
                 _remove_wrong(job)
             if is_new:
                 _fetch(job, progress)

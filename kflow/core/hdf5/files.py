@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 
@@ -168,6 +168,8 @@ def _objections(data: h5py.Dataset) -> Iterator[tuple[str, type[Exception], str]
         return
     if data.is_virtual:
         yield "virtual", ValueError, "is refused: it is virtual, so its data lies in other files"
+        if any(_has_external_storage(data.file, source) for source in data.virtual_sources()):
+            yield "external_storage", ValueError, "is refused: what it is made of has external storage"
     if data.external:
         yield "external_storage", ValueError, "is refused: it has external storage, so its data lies in other files"
     if dtype.kind not in "biuf":
@@ -181,6 +183,14 @@ def _objections(data: h5py.Dataset) -> Iterator[tuple[str, type[Exception], str]
     if unknown:
         known = ", ".join(sorted(_FILTERS.values()))
         yield "filters", ValueError, f"is refused: it was written with {', '.join(unknown)}; known are {known}"
+
+
+def _has_external_storage(file: h5py.File, source: Any) -> bool:
+    """Whether a part of a virtual data set is in this file and has its data in others."""
+    if source.file_name != "." and Path(source.file_name).name != Path(file.filename).name:
+        return False
+    part = file.get(source.dset_name)
+    return isinstance(part, h5py.Dataset) and bool(part.external)
 
 
 def _filters(data: h5py.Dataset) -> Iterator[tuple[int, str]]:

@@ -24,6 +24,8 @@ __all__ = ["HDF5Matrix"]
 
 _BLOCK = 2**20  # bytes that iteration reads at a time
 
+teach_keras()  # now, as `model.fit(HDF5Matrix(...))` takes the method before it makes the window
+
 
 class HDF5Matrix:
     """A read-only window on the rows of an HDF5 data set, indexed like a NumPy array.
@@ -120,7 +122,6 @@ class HDF5Matrix:
             self.dtype, row_shape = probe.dtype, probe.shape[1:]
         self.shape: tuple[int, ...] = (self.end - self.start, *row_shape)
         self._is_probed = True
-        teach_keras()
 
     @property
     def gives_copies(self) -> bool:
@@ -205,7 +206,6 @@ class HDF5Matrix:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        teach_keras()  # this may be another process
 
     def _opened(self) -> Rows:
         """Return the data set as opened by this process."""

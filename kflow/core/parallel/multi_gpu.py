@@ -216,7 +216,12 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _classes() -> tuple[type, type]:
-    """Define and register the layer that runs the replicas, and the model around it."""
+    """Define and register the layer that runs the replicas, and the model around it, once."""
+    layer = _define_layer()
+    return layer, _define_model(layer)
+
+
+def _define_layer() -> type:
     import keras
 
     @keras.saving.register_keras_serializable(package="kflow")
@@ -262,14 +267,27 @@ def _classes() -> tuple[type, type]:
             template = keras.saving.deserialize_keras_object(config["template"])
             return cls(**{**config, **_find_devices(**config), "template": template})
 
+    return DataParallel
+
+
+def _define_model(layer: type) -> type:
+    import keras
+
     @keras.saving.register_keras_serializable(package="kflow")
     class ParallelModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         """The model around a `DataParallel` layer; its files of weights are those of the template."""
 
         @property
-        def replicas(self) -> DataParallel:
+        def replicas(self) -> Any:
             """The layer that runs the replicas."""
-            return next(layer for layer in self.layers if isinstance(layer, DataParallel))
+            return next(each for each in self.layers if isinstance(each, layer))
+
+        def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+            """Save the model with its devices and its optimizer, as ``.keras``."""
+            if str(filepath).endswith((".h5", ".hdf5")):
+                msg = f"{filepath}: a divided model is saved as .keras; as HDF5 save the model that it was made of"
+                raise ValueError(msg)
+            super().save(filepath, *args, **kwargs)
 
         def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Save the weights of the template."""
@@ -279,4 +297,4 @@ def _classes() -> tuple[type, type]:
             """Load weights that the template, or this model, saved."""
             self.replicas.template.load_weights(filepath, *args, **kwargs)
 
-    return DataParallel, ParallelModel
+    return ParallelModel

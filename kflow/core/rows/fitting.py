@@ -34,7 +34,7 @@ _teaching = threading.RLock()
 def teach_keras() -> None:
     """Let ``fit``, ``evaluate`` and ``predict`` stream data that is read by rows; now, or once Keras is loaded.
 
-    Making or unpickling an `HDF5Matrix` does this. It does not load Keras.
+    Importing `HDF5Matrix` does this. It does not load Keras.
 
     Examples
     --------

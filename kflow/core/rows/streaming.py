@@ -126,6 +126,9 @@ class Stream:
         if self._start >= self._stop:
             msg = f"there are no rows from {self._start} to {self._stop}; nothing can be computed of none"
             raise ValueError(msg)
+        if not hasattr(batch_size, "__index__") or batch_size < 1:
+            msg = f"batch_size must be a number of rows, at least 1, not {batch_size!r}"
+            raise ValueError(msg)
         self._batch_size, self._shuffle = batch_size, shuffle
         self._seed = random.getrandbits(64) if seed is None and shuffle else seed
         self._epoch = 0

@@ -21,15 +21,25 @@ __all__ = ["RowsView", "by_rows", "row_blocks"]
 _CACHED = 2**20  # bytes of an array in memory that are worked on at a time: they stay in the processor's cache
 _READ = 2**24  # bytes of what lies elsewhere that are read at a time
 
+teach_keras()  # now, as `model.fit(normalize(..., lazy=True))` takes the method before it makes the view
+
 
 def by_rows(x: ArrayLike) -> Any:
     """Return ``x`` if its rows are to be read by index, as those of an `HDF5Matrix` are, and else an array of it.
+
+    Raises
+    ------
+    TypeError
+        If it has masked entries.
 
     Examples
     --------
     >>> by_rows([[1, 2], [3, 4]])[1:]
     array([[3, 4]])
     """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        msg = "x has masked entries, which would count like the others; fill them, or leave their rows out"
+        raise TypeError(msg)
     return x if getattr(x, "is_read_by_rows", False) is True else np.asarray(x)
 
 
@@ -78,9 +88,6 @@ class RowsView:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     is_read_by_rows: ClassVar[bool] = True  # tells `kflow.core.rows.streaming` from an array in memory
-
-    def __post_init__(self) -> None:
-        teach_keras()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.source, self.change, self.shape, self.dtype)

@@ -128,6 +128,9 @@ class OrderedEnqueuer(_Enqueuer):
 
     def __init__(self, sequence: BatchSource, use_multiprocessing: bool = False, shuffle: bool = False) -> None:
         super().__init__()
+        if not hasattr(type(sequence), "__getitem__") or not hasattr(type(sequence), "__len__"):
+            msg = f"sequence must be a Sequence, or have its methods, not {sequence!r}"
+            raise TypeError(msg)
         self.sequence = sequence
         self.use_multiprocessing = use_multiprocessing
         self.shuffle = shuffle
