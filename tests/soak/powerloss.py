@@ -136,7 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             states = [
                 state for name in options.scenarios for state in list_states(SCENARIOS[name], run, options.chances)
             ]
-            return [(state, judge(state, run, right)) for state in states[:: options.every][number :: options.jobs]]
+            share, judged = states[:: options.every][number :: options.jobs], []
+            for state in share:
+                judged.append((state, judge(state, run, right)))
+                if len(judged) % 100 == 0:
+                    print(f"{len(judged)} of {len(share)} states", file=sys.stderr)  # noqa: T201
+            return judged
 
         with ThreadPoolExecutor(options.jobs) as pool:
             judged = [each for share in pool.map(judge_share, range(options.jobs)) for each in share]
