@@ -45,7 +45,11 @@ def claimed(path: Path, number: int, on_wait: Callable[[], None]) -> Iterator[No
 
     `on_wait` is called before a wait begins. Where the file system does not lock, nobody waits.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = _open_lock(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_lock(path)
     try:
         # Of the open file, not of the process: threads keep each other out as well.
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
@@ -58,6 +62,10 @@ def claimed(path: Path, number: int, on_wait: Callable[[], None]) -> Iterator[No
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def is_held(folder: Path) -> bool:

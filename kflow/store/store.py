@@ -190,8 +190,10 @@ class Store:
             If the disk is full or read-only; nothing is published then.
         """
         manifest = replace(manifest, files=describe_files(staged))
-        (staged / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        durable.sync_tree(staged)
+        if manifest.files:
+            durable.sync_tree(staged)
+        durable.write_new(staged / MANIFEST, manifest.to_json().encode())
+        durable.sync_folder(staged)
         entry = Entry(self._folder(manifest.fingerprint), manifest)
         durable.make_folder(entry.folder.parent)
         while not self._move(staged, entry.folder):
@@ -224,8 +226,6 @@ class Store:
         `on_wait` is called before a wait begins. The lock file is never removed: a lock on a removed file excludes
         nobody. Where the file system does not lock, the work may be done twice, and the result is right all the same.
         """
-        if not (self.root / "locks").is_dir():
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
         with claimed(self.root / "locks" / "claims", int(fingerprint[:15], 16), on_wait):
             yield
 

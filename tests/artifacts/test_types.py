@@ -1,5 +1,8 @@
 """Tests of the small artifact types."""
 
+import hashlib
+import os
+
 import pytest
 
 from kflow.artifacts import TYPES, artifact_type, digest_file
@@ -56,3 +59,13 @@ def test_a_file_of_the_step_moves_into_the_store(tmp_path):
 
     assert artifact_type("file").load(saved.description, tmp_path / "out").read_text() == "made"
     assert (path.exists(), saved.external) == (False, ())
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**14 - 1, 2**14, 2**14 + 1, 2**15, 2**15 + 1, 2**18 + 2**15 + 1, 10**6])
+def test_the_digest_of_a_file(tmp_path, size):
+    """It is that of its bytes, however many there are."""
+    content = os.urandom(size)
+    path = tmp_path / "a"
+    path.write_bytes(content)
+
+    assert digest_file(path) == hashlib.sha256(content).hexdigest()

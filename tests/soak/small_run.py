@@ -62,21 +62,15 @@ class Page(StepSpec, kind="page", version=1):
 '''
 
 SITE = """
-import os, sys, threading
+import os, sys
 
 if os.environ.get("SOAK_WORKER"):
     sys.executable = os.environ["SOAK_WORKER"]
 
 if os.environ.get("SOAK_INLINE"):
-    start, join = threading.Thread.start, threading.Thread.join
+    from kflow.run.threads import Threads
 
-    def start_here(self):
-        return self.run() if self.name.startswith("step ") else start(self)
-
-    def join_here(self, timeout=None):
-        return None if self.name.startswith("step ") else join(self, timeout)
-
-    threading.Thread.start, threading.Thread.join = start_here, join_here
+    Threads.call = lambda self, work, **_: work()
 """
 
 

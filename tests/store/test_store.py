@@ -96,7 +96,7 @@ json_values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=json_values)
 def test_any_json_in_the_place_of_a_manifest_is_a_miss(tmp_path: Path, value: object) -> None:
     """A look-up never fails on what others wrote."""
