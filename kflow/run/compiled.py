@@ -76,7 +76,9 @@ def write(store: str, key: Sequence[Any], value: Mapping[str, Any]) -> None:
     path = place(store, key)
     folder = os.path.dirname(path)  # noqa: PTH120
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-    body = json.dumps({"key": key, **value})
+    facts = {name: each for name, each in value.items() if name != "record"}
+    # The record stands as it is: as a text within JSON it would take as long to read as all else.
+    body = f"{json.dumps({'key': key, **facts})}\n{value.get('record') or ''}"
     durable.write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}")
     others = sorted(os.scandir(folder), key=lambda each: each.stat().st_mtime, reverse=True)
     for each in others[_KEPT:]:
@@ -92,7 +94,9 @@ def read(store: str, key: Sequence[Any]) -> dict[str, Any] | None:
         return None
     if check != f"{zlib.crc32(body.encode()):08x}":
         return None
-    found: dict[str, Any] = json.loads(body)
+    facts, _, record = body.partition("\n")
+    found: dict[str, Any] = json.loads(facts)
+    found["record"] = record or None
     return found if found["key"] == json.loads(json.dumps(key)) else None
 
 
