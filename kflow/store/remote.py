@@ -136,7 +136,7 @@ class Remote:
                 stream.write(write_portable(entry.manifest))
                 stream.flush()
                 path = Path(stream.name)
-                self._within(LARGEST, lambda: self.place.put(path, name))
+                self._put(path, name, LARGEST)
         self._useless.discard(fingerprint)
         return True
 
@@ -144,8 +144,15 @@ class Remote:
         name = _file_name(content.sha256)
         if content.sha256 not in self._useless and self._within(0, lambda: self.place.size(name)) == content.size:
             return
-        self._within(content.size, lambda: self.place.put(source, name))
+        self._put(source, name, content.size)
         self._useless.discard(content.sha256)
+
+    def _put(self, source: Path, name: str, size: int) -> None:
+        try:
+            self._within(size, lambda: self.place.put(source, name))
+        except FileNotFoundError as error:
+            self.failure = describe_failure(error)
+            raise RemoteError(self.failure) from None
 
     # --- pulling ---------------------------------------------------------------------------------------
 
