@@ -21,7 +21,7 @@ help:  ## list the commands
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# The S3 server of the tests: 82 MB, in an environment of its own.
+# The S3 server of the tests, in an environment of its own (140 MB).
 .venv/s3.stamp: requirements/s3-server.txt .venv/run.stamp
 	test -x .venv/s3/bin/python || $(BIN)/python -m venv .venv/s3
 	.venv/s3/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/s3-server.txt

@@ -175,6 +175,16 @@ def test_a_poisoned_entry_is_refused(tmp_path: Path, there: Path, poison: str) -
     assert (again.folder / "picture" / "a.png").read_bytes() == b"made again"
 
 
+def test_a_digest_that_the_workflow_gives_must_be_met(tmp_path: Path, there: Path) -> None:
+    """A download with a file_hash cannot be poisoned, though all else of the entry is right."""
+    digest = hashlib.sha256(b"x" * 1000).hexdigest()
+    remote = Remote(FolderPlace(there.parent))
+
+    with pytest.raises(RefusedError, match="not the digest that the workflow gives"):
+        remote.pull(replace(EXPECTED, promises={"picture": "0" * 64}), Store(tmp_path / "second"))
+    assert remote.pull(replace(EXPECTED, promises={"picture": digest}), Store(tmp_path / "second")) is not None
+
+
 @pytest.mark.parametrize(
     "name",
     [
