@@ -21,12 +21,18 @@ help:  ## list the commands
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-setup: .venv/dev.stamp  ## make .venv with everything below
+# The S3 server of the tests, in an environment of its own (140 MB).
+.venv/s3.stamp: requirements/s3-server.txt .venv/run.stamp
+	test -x .venv/s3/bin/python || $(BIN)/python -m venv .venv/s3
+	.venv/s3/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/s3-server.txt
+	@touch $@
+
+setup: .venv/dev.stamp .venv/s3.stamp  ## make .venv with everything below
 
 run: .venv/run.stamp  ## run the main example on real data
 	$(BIN)/kflow run workflows/digits.yaml
 
-test: .venv/dev.stamp  ## run the tests
+test: .venv/dev.stamp .venv/s3.stamp  ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 hostile: .venv/dev.stamp  ## what kflow, Keras and pooch make of faulty servers and hostile archives (minutes)
@@ -58,10 +64,11 @@ check: lint types docs test  ## all that CI checks
 
 lock: .venv/dev.stamp  ## resolve the dependencies anew
 	$(eval COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml)
-	$(COMPILE) --output-file requirements/run.txt
-	$(COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
-	$(COMPILE) --extra gpu --constraint requirements/run.txt --output-file requirements/gpu.txt
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate)
+	$(COMPILE) pyproject.toml --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml --extra remote --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra gpu --constraint requirements/run.txt --output-file requirements/gpu.txt
+	$(COMPILE) --group s3-server --output-file requirements/s3-server.txt
 
 data: .venv/run.stamp  ## make the data of workflows/fashion_mnist.yaml (a download of 31 MB)
 	test -f workflows/data/fashion-mnist.h5 || $(BIN)/python workflows/data/make_fashion_mnist.py

@@ -126,6 +126,15 @@ class Fetch(StepSpec, kind="fetch", version=1):
             message = f"{self.origin} does not have this digest; its {algorithm} is {found}"
             exam.problem(message, "file_hash")
 
+    def promises(self) -> Mapping[str, str]:
+        """Return the digest of a file that is handed on as it came."""
+        if self.file_hash is None or self.extract:
+            return {}
+        from kflow.core.digests import parse_digest
+
+        algorithm, digest = parse_digest(self.file_hash)
+        return {"file": digest} if algorithm == "sha256" else {}
+
     def run(self, context: StepContext) -> StepOutputs:
         """Fetch with `kflow.core.get_file`."""
         return self.Outputs(file=self._take_member(context, self._fetch(context)))

@@ -117,7 +117,8 @@ def expect(
         return next((path for entry in inputs.values() for path in _find(entry, digest)), None)
 
     outputs = {name: kind.type_name for name, kind in spec.Outputs.types().items()}
-    return Expected(fingerprint, spec.kind, outputs, Home(find, frozenset(components["code"].values())))
+    home = Home(find, frozenset(components["code"].values()))
+    return Expected(fingerprint, spec.kind, outputs, home, spec.promises())
 
 
 def _find(entry: Entry, digest: str) -> Iterator[Path]:

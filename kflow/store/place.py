@@ -15,8 +15,10 @@ _BLOCK = 4 * 2**20
 _PATIENCE = 20
 """Seconds that one request to a bucket may take; a large file is many requests."""
 _SCHEMES = ("s3", "gs")
-_METADATA = "169.254.169.254"
-"""Where credentials are looked for on a machine of the cloud, after everywhere else."""
+_NO_CREDENTIALS = re.compile(
+    r"169\.254\.169\.254|/latest/api/token|metadata\.google|Missing (AccessKeyId|SecretAccessKey)"
+)
+"""What stands in a message when credentials were looked for everywhere, the machines of a cloud last."""
 
 
 class RemoteError(RunError):
@@ -106,10 +108,8 @@ class BucketPlace:
     def _read(self, name: str, start: int, end: int) -> bytes:
         try:
             return bytes(self.files.cat_file(f"{self.root}/{name}", start, end))
-        except FileNotFoundError:
-            raise
-        except Exception:  # what a range behind the end of an object gives differs from server to server
-            if (self.size(name) or 0) <= start:
+        except Exception as error:
+            if "Range Not Satisfiable" in str(error):  # it ends where the range begins
                 return b""
             raise
 
@@ -177,8 +177,10 @@ def describe_failure(error: BaseException) -> str:
     code = re.search(r"<Code>(\w+)</Code>", str(error))
     if code:
         return f"the server says {code[1]}"
-    if _METADATA in str(error):
+    if _NO_CREDENTIALS.search(str(error)):
         return "there are no credentials for it in the environment"
+    if "error sending request" in str(error):
+        return "its server cannot be reached"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = (str(error).strip() or type(error).__name__).splitlines()[0]

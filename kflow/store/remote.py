@@ -41,6 +41,8 @@ class Expected:
     outputs: Mapping[str, str]
     """The type of each output."""
     home: Home
+    promises: Mapping[str, str] = field(default_factory=dict)
+    """The digest of each output for which the workflow says it."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Remote:
         """
         if self.failure:
             return None
-        text = self._within(LARGEST, lambda: self._read_small(_manifest_name(fingerprint)))
+        text = self._within(0, lambda: self._read_small(_manifest_name(fingerprint)))
         try:
             return None if text is None else read_portable(text, fingerprint)
         except RefusedError:
@@ -136,7 +138,7 @@ class Remote:
                 stream.write(write_portable(entry.manifest))
                 stream.flush()
                 path = Path(stream.name)
-                self._within(LARGEST, lambda: self.place.put(path, name))
+                self._put(path, name, 0)
         self._useless.discard(fingerprint)
         return True
 
@@ -144,8 +146,15 @@ class Remote:
         name = _file_name(content.sha256)
         if content.sha256 not in self._useless and self._within(0, lambda: self.place.size(name)) == content.size:
             return
-        self._within(content.size, lambda: self.place.put(source, name))
+        self._put(source, name, content.size)
         self._useless.discard(content.sha256)
+
+    def _put(self, source: Path, name: str, size: int) -> None:
+        try:
+            self._within(size, lambda: self.place.put(source, name))
+        except FileNotFoundError as error:
+            self.failure = describe_failure(error)
+            raise RemoteError(self.failure) from None
 
     # --- pulling ---------------------------------------------------------------------------------------
 
@@ -153,6 +162,10 @@ class Remote:
         types = {name: output.type for name, output in found.outputs.items()}
         if found.kind != expected.kind or types != expected.outputs:
             raise RefusedError("its manifest is not that of such a step")
+        for name, digest in expected.promises.items():
+            if found.outputs[name].digest != digest:
+                message = f"its output {name!r} has not the digest that the workflow gives"
+                raise RefusedError(message)
         with store.stage() as folder:
             for name, content in found.files.items():
                 self._fetch(name, content, folder / name)

@@ -1,0 +1,288 @@
+"""Two machines that share results: the second has a folder and a store of its own, and knows but a URL."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kflow.store.place import BucketPlace, open_place
+
+MakeFolder = Callable[..., Any]
+Spy = Callable[[], dict[str, set[str]]]
+Machine = Callable[[str], Any]
+
+# Views on a file of the user's, two arrays that are computed, and code.
+SHARED = """
+kflow: 1
+name: shared
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: 9}
+  unit: {kind: normalize, x: "${x}", axis: 0}
+  changed: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: user.py:change}
+  y: {kind: encode_labels, y: "${changed}", num_classes: 11}
+  code: {kind: register_objects, objects: {Change: user.py:change}}
+"""
+CODE = {"user.py": "def change(block):\n    return block + 1\n"}
+ONE = "kflow: 1\nname: one\nsteps:\n  digits: {kind: fetch, origin: digits.h5}\n"
+
+
+@pytest.fixture
+def machine(make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return a function that makes a folder, and takes a store for it that is empty."""
+
+    def make(name: str, workflow: str = SHARED) -> Any:
+        monkeypatch.setenv("KFLOW_STORE", str(tmp_path / f"store of {name}"))
+        return make_folder(workflow, CODE, name=name)
+
+    return make
+
+
+def digests(folder: Any) -> dict[str, dict[str, str]]:
+    """Return the digests of all outputs of the last run."""
+    steps = folder.records()[0].steps
+    return {name: {key: output.digest for key, output in step.outputs.items()} for name, step in steps.items()}
+
+
+def reasons(folder: Any) -> set[str]:
+    """Return why the steps of the last run were run or reused."""
+    return {step.reason for step in folder.records()[0].steps.values()}
+
+
+def test_a_job_that_finds_every_step_runs_nothing(machine: Machine, tmp_path: Path, spy: Spy) -> None:
+    """The plan says so, no worker is started, the results are those of the first machine, and they can be used."""
+    first = machine("first")
+    assert first.kflow("run", "w.yaml", "--remote", "../remote").returncode == 0
+    made = digests(first)
+    sent = [path for path in (tmp_path / "remote").rglob("*") if path.is_file()]
+    assert len(sent) == 6 + 3
+    assert not [path for path in sent if str(tmp_path).encode() in path.read_bytes()], "paths stay at home"
+    shutil.rmtree(first.path)
+    shutil.rmtree(tmp_path / "store of first")
+    spy()
+    second = machine("second")
+    plan = second.kflow("plan", "w.yaml", "--exit-code", KFLOW_REMOTE="../remote")
+    done = second.kflow("run", "w.yaml", KFLOW_REMOTE="../remote")
+
+    assert plan.returncode == 0, plan.stdout
+    assert done.returncode == 0, done.stderr
+    assert "kflow.run.worker" not in spy()
+    assert set(second.statuses().values()) == {"reused"}
+    assert reasons(second) == {"pulled from the remote"}
+    assert done.stdout.count("reused: pulled from the remote") == 6
+    assert "starts" not in done.stdout
+    assert digests(second) == made
+    assert second.kflow("store", "verify").returncode == 0
+
+    changed = (second.path / "w.yaml").read_text().replace("axis: 0", "axis: 1").replace("11", "12")
+    second.write("w.yaml", changed)
+    assert second.kflow("run", "w.yaml").returncode == 0, "what was pulled is taken by steps that run"
+    assert second.statuses()["x"] == "reused"
+    assert second.statuses()["unit"] == "run"
+
+
+def test_a_poisoned_result_is_refused_and_made_again(machine: Machine, tmp_path: Path) -> None:
+    """With the reason on the screen and in the record; then the remote is whole again."""
+    machine("first").kflow("run", "w.yaml", "--remote", "../remote")
+    for path in (tmp_path / "remote").rglob("files/*/*"):
+        path.write_bytes(b"poison")
+    second = machine("second")
+    done = second.kflow("run", "w.yaml", "--remote", "../remote")
+
+    assert done.returncode == 0, done.stderr
+    assert {name for name, status in second.statuses().items() if status == "run"} == {"unit", "changed", "code"}
+    assert "what the remote has of unit is refused: its file 'array/array.npy' holds other bytes" in done.stdout
+    assert "what the remote has of it was refused" in second.records()[0].steps["unit"].reason
+    third = machine("third")
+    third.kflow("run", "w.yaml", "--remote", "../remote")
+    assert reasons(third) == {"pulled from the remote"}
+
+
+def test_a_reader_sends_nothing_and_a_push_sends_what_is_missing(machine: Machine, tmp_path: Path) -> None:
+    """``--no-push`` is for those who must not write; ``kflow store push`` for what was made without a remote."""
+    folder = machine("first", ONE)
+    folder.kflow("run", "w.yaml", "--remote", "../remote", "--no-push")
+    assert not (tmp_path / "remote").exists()
+    first = folder.kflow("store", "push", "--remote", "../remote")
+    again = folder.kflow("store", "push", "latest", KFLOW_REMOTE="../remote")
+
+    assert (first.returncode, first.stdout) == (0, "1 pushed\n")
+    assert (again.returncode, again.stdout) == (0, "1 there already\n")
+    assert folder.kflow("store", "push").returncode == 2
+
+
+def test_a_part_of_a_workflow_takes_what_it_needs_from_the_remote(machine: Machine, tmp_path: Path) -> None:
+    """Of what was not chosen nothing is run: it is pulled, or the command is refused."""
+    machine("first").kflow("run", "w.yaml", "--remote", "../remote", "--until", "x")
+    second = machine("second")
+    without = second.kflow("run", "w.yaml", "--only", "unit")
+    done = second.kflow("run", "w.yaml", "--only", "unit", "--remote", "../remote")
+
+    assert without.returncode == 2
+    assert done.returncode == 0, done.stderr + done.stdout
+    statuses = second.statuses()
+    assert (statuses["x"], statuses["unit"], statuses["y"]) == ("reused", "run", "not run")
+
+
+def test_a_remote_that_cannot_be_used_does_not_stop_a_run(machine: Machine, tmp_path: Path) -> None:
+    """It is told once, with what to do, and the steps run here."""
+    folder = machine("first")
+    done = folder.kflow("run", "w.yaml", "--remote", "../no disk/remote")
+
+    assert done.returncode == 0
+    assert done.stdout.count("warning: the remote is not used any more: there is no folder") == 1
+    assert set(folder.statuses().values()) == {"run"}
+    pushed = folder.kflow("store", "push", "--remote", "../no disk/remote")
+    assert pushed.returncode == 1
+    assert "there is no folder" in pushed.stderr
+    assert "Traceback" not in pushed.stderr
+
+
+def test_what_makes_no_remote_is_told_before_anything_runs(machine: Machine) -> None:
+    """A package that is missing, or a URL with a key in it."""
+    folder = machine("first", ONE)
+    folder.write("sitecustomize.py", "import sys\nsys.modules['obstore'] = None\n")
+    path = os.pathsep.join([str(folder.path), os.environ.get("PYTHONPATH", "")])
+    missing = folder.kflow("run", "w.yaml", "--remote", "s3://bucket/a", PYTHONPATH=path)
+    secret = folder.kflow("run", "w.yaml", "--remote", "s3://me:TOKEN@bucket/a")
+
+    assert (missing.returncode, secret.returncode) == (2, 2)
+    assert "pip install 'kflow[remote]'" in missing.stderr
+    assert "TOKEN" not in secret.stderr + secret.stdout
+    assert folder.records() == []
+
+
+# --- a bucket ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Start an S3 server on this machine, and return its URL."""
+    program = Path(sys.prefix) / "s3" / "bin" / "moto_server"
+    assert program.exists(), "'make setup' installs it"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {"PATH": os.environ["PATH"], "NO_COLOR": "1"}
+    process = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                _ask(f"{url}/moto-api/")
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ask(url: str, method: str = "GET", data: bytes | None = None) -> bytes:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give an empty bucket, and the credentials for it in the environment."""
+    _ask(f"{server}/moto-api/reset-auth", "POST", b"inf")
+    _ask(f"{server}/moto-api/reset", "POST", b"")
+    _ask(f"{server}/results", "PUT", b"")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "TOKENID",
+        "AWS_SECRET_ACCESS_KEY": "TOKENSECRET",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return "s3://results/of/us"
+
+
+def test_a_bucket_is_a_remote(machine: Machine, bucket: str, spy: Spy) -> None:
+    """A job that finds every step in it runs nothing; no key is in any record or in what is printed."""
+    first = machine("first")
+    done = first.kflow("run", "w.yaml", "--remote", bucket)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stdout
+    made = digests(first)
+    spy()
+    second = machine("second")
+    plan = second.kflow("plan", "w.yaml", "--exit-code", "--remote", bucket)
+    again = second.kflow("run", "w.yaml", "--remote", bucket)
+
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert again.returncode == 0, again.stderr
+    assert "kflow.run.worker" not in spy()
+    assert reasons(second) == {"pulled from the remote"}
+    assert digests(second) == made
+    assert again.stderr == ""
+    told = done.stdout + again.stdout + second.records()[0].model_dump_json()
+    assert "TOKEN" not in told
+
+
+def test_a_bucket_is_poisoned(machine: Machine, bucket: str) -> None:
+    """By a file that was replaced, one that was cut off and one that is gone; all are refused and mended."""
+    machine("first").kflow("run", "w.yaml", "--remote", bucket)
+    place = open_place(bucket)
+    assert isinstance(place, BucketPlace)
+    names = sorted(place.files.find(f"{bucket}/kflow-1/files"))
+    assert len(names) == 3
+    place.files.rm_file(names[0])
+    place.files.pipe_file(names[1], b"")
+    place.files.pipe_file(names[2], b"poison")
+    second = machine("second")
+    done = second.kflow("run", "w.yaml", "--remote", bucket)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("holds other bytes than its manifest says") == 2
+    assert done.stdout.count("is not there; the step is run here") == 1
+    third = machine("third")
+    third.kflow("run", "w.yaml", "--remote", bucket)
+    assert reasons(third) == {"pulled from the remote"}
+
+
+@pytest.mark.parametrize("case", ["denied", "no bucket", "no server", "no credentials"])
+def test_a_bucket_that_cannot_be_used_does_not_stop_a_run(
+    machine: Machine, bucket: str, server: str, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """It is told once and in one line, without a key, and the steps run here."""
+    folder = machine("first", ONE)
+    match case:
+        case "denied":
+            _ask(f"{server}/moto-api/reset-auth", "POST", b"0")
+            said = "the server says InvalidAccessKeyId"
+        case "no bucket":
+            bucket, said = "s3://nobody/a", "the server says NoSuchBucket"
+        case "no server":
+            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            said = "its server cannot be reached"
+        case _:
+            monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+            monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+            monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+            said = "there are no credentials"
+    done = folder.kflow("run", "w.yaml", "--remote", bucket)
+
+    assert done.returncode == 0, done.stderr
+    assert f"warning: the remote is not used any more: {said}" in done.stdout
+    assert done.stdout.count("warning") == 1
+    assert "TOKEN" not in done.stdout + done.stderr
+    assert folder.statuses() == {"digits": "run"}

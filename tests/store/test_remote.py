@@ -1,0 +1,384 @@
+"""What is pulled is what was pushed, or nothing; whatever lies in the remote, and whoever writes to it."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kflow.artifacts import digest_json
+from kflow.artifacts.travel import Home
+from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.place import FolderPlace, RemoteError
+from kflow.store.portable import RefusedError
+from kflow.store.remote import Expected, Remote
+from kflow.store.store import Store
+
+KEY = "ab" * 32
+NUMBERS = {"loss": 0.5}
+EXPECTED = Expected(KEY, "demo", {"picture": "image", "numbers": "metrics"}, Home(lambda _: None))
+
+
+def publish(store: Store, content: bytes = b"x" * 1000) -> Entry:
+    digest = hashlib.sha256(content).hexdigest()
+    with store.stage() as folder:
+        (folder / "picture").mkdir()
+        (folder / "picture" / "a.png").write_bytes(content)
+        outputs = {
+            "picture": Output("image", digest, {"name": "a.png"}),
+            "numbers": Output("metrics", digest_json(NUMBERS), {"metrics": NUMBERS}),
+        }
+        return store.commit(folder, Manifest(KEY, "demo", outputs))
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """Give the folder of a remote that has one entry."""
+    assert Remote(FolderPlace(tmp_path / "remote")).push(publish(Store(tmp_path / "first")))
+    return tmp_path / "remote" / "kflow-1"
+
+
+def pull(tmp_path: Path, remote: Remote | None = None) -> Entry | None:
+    return (remote or Remote(FolderPlace(tmp_path / "remote"))).pull(EXPECTED, Store(tmp_path / "second"))
+
+
+def the_file(there: Path) -> Path:
+    (path,) = (path for path in (there / "files").rglob("*") if path.is_file())
+    return path
+
+
+def the_manifest(there: Path) -> Path:
+    (path,) = (there / "entries").rglob("*.json")
+    return path
+
+
+def is_empty(store: Path) -> bool:
+    """Tell whether a store has neither an entry nor a part of one."""
+    return not [path for path in store.rglob("*") if path.is_file() and path.parent.name != "locks"]
+
+
+# --- there and back ------------------------------------------------------------------------------------------
+
+
+def test_what_was_pushed_is_pulled(tmp_path: Path, there: Path) -> None:
+    """Files, digests and descriptions are the same, and the store finds it from then on."""
+    entry = pull(tmp_path)
+
+    assert entry is not None
+    assert (entry.folder / "picture" / "a.png").read_bytes() == b"x" * 1000
+    found = Store(tmp_path / "second").lookup(KEY)
+    assert found is not None
+    assert found.manifest == replace(publish(Store(tmp_path / "first")).manifest, files=found.manifest.files)
+    assert the_file(there).name == hashlib.sha256(b"x" * 1000).hexdigest()
+
+
+def test_nothing_is_pulled_from_an_empty_remote(tmp_path: Path) -> None:
+    """Nor is anything made there."""
+    assert pull(tmp_path) is None
+    assert not (tmp_path / "remote").exists()
+
+
+def test_what_is_there_is_not_pushed_again(tmp_path: Path, there: Path) -> None:
+    """Though it may be another result of the same step: what others may have used stays."""
+    before = the_manifest(there).read_bytes()
+
+    assert not Remote(FolderPlace(tmp_path / "remote")).push(publish(Store(tmp_path / "third"), b"y"))
+    assert the_manifest(there).read_bytes() == before
+
+
+# --- poison --------------------------------------------------------------------------------------------------
+
+
+def change(path: Path, text: Callable[[dict[str, Any]], Any]) -> None:
+    """Write a manifest anew after a change."""
+    value = json.loads(path.read_bytes())
+    text(value)
+    path.write_text(json.dumps(value))
+
+
+def add_file(name: str) -> Callable[[dict[str, Any]], Any]:
+    def add(value: dict[str, Any]) -> None:
+        value["files"][name] = value["files"]["picture/a.png"]
+
+    return add
+
+
+POISON: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "another byte": ("other bytes", lambda there: the_file(there).write_bytes(b"x" * 999 + b"y")),
+    "cut short": ("other bytes", lambda there: the_file(there).write_bytes(b"x" * 500)),
+    "longer": ("other bytes", lambda there: the_file(there).write_bytes(b"x" * 1001)),
+    "empty": ("other bytes", lambda there: the_file(there).write_bytes(b"")),
+    "gone": ("is not there", lambda there: the_file(there).unlink()),
+    "no manifest": ("cannot be read", lambda there: the_manifest(there).write_text("[]")),
+    "half a manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b'{"format": 1')),
+    "an endless manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b"[" * 9_000_000)),
+    "a deep manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b"[" * 200_000)),
+    "another entry's": (
+        "another entry",
+        lambda there: change(the_manifest(there), lambda v: v.update(fingerprint="c")),
+    ),
+    "another format": ("cannot be read", lambda there: change(the_manifest(there), lambda v: v.update(format=2))),
+    "another kind": (
+        "not that of such a step",
+        lambda there: change(the_manifest(there), lambda v: v.update(kind="k")),
+    ),
+    "no output": ("not that of such", lambda there: change(the_manifest(there), lambda v: v["outputs"].pop("numbers"))),
+    "other numbers": (
+        "its metrics is not what",
+        lambda there: change(
+            the_manifest(there), lambda v: v["outputs"]["numbers"]["description"]["metrics"].update(loss=0.1)
+        ),
+    ),
+    "another digest": (
+        "its image is not what",
+        lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"].update(digest="0" * 64)),
+    ),
+    "a name that is a list": (
+        "cannot be read",
+        lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"]["description"].update(name=[])),
+    ),
+    "a negative size": (
+        "cannot be read",
+        lambda there: change(the_manifest(there), lambda v: v["files"]["picture/a.png"].update(size=-1)),
+    ),
+    "a digest that is a path": (
+        "cannot be read",
+        lambda there: change(
+            the_manifest(there), lambda v: v["files"]["picture/a.png"].update(sha256="../" * 21 + "x")
+        ),
+    ),
+    "one more file": (
+        "its image is not what",
+        lambda there: change(the_manifest(there), add_file("picture/b.png")),
+    ),
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_a_poisoned_entry_is_refused(tmp_path: Path, there: Path, poison: str) -> None:
+    """The reason is named, nothing of it is kept, and what was made instead takes its place."""
+    reason, spoil = POISON[poison]
+    spoil(there)
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+
+    with pytest.raises(RefusedError, match=reason):
+        pull(tmp_path, remote)
+    assert is_empty(tmp_path / "second")
+    assert remote.failure is None
+    assert remote.push(publish(Store(tmp_path / "third"), b"made again"))
+    again = pull(tmp_path)
+    assert again is not None
+    assert (again.folder / "picture" / "a.png").read_bytes() == b"made again"
+
+
+def test_a_digest_that_the_workflow_gives_must_be_met(tmp_path: Path, there: Path) -> None:
+    """A download with a file_hash cannot be poisoned, though all else of the entry is right."""
+    digest = hashlib.sha256(b"x" * 1000).hexdigest()
+    remote = Remote(FolderPlace(there.parent))
+
+    with pytest.raises(RefusedError, match="not the digest that the workflow gives"):
+        remote.pull(replace(EXPECTED, promises={"picture": "0" * 64}), Store(tmp_path / "second"))
+    assert remote.pull(replace(EXPECTED, promises={"picture": digest}), Store(tmp_path / "second")) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../a.png",
+        "picture/../../a.png",
+        "picture/./a",
+        "picture//a",
+        "picture/",
+        "",
+        "a.png",
+        "other/a.png",
+        "picture/a\\b",
+        "picture/a\nb",
+        "picture/a\0b",
+        "picture/manifest.json",
+        "manifest.json",
+        "picture/a.png/b",
+        "picture/" + "a" * 300,
+        "picture/" + "/".join("a" * 30),
+    ],
+)
+def test_a_name_that_no_entry_may_hold_is_refused(tmp_path: Path, there: Path, name: str) -> None:
+    """Before anything is written."""
+    change(the_manifest(there), add_file(name))
+
+    with pytest.raises(RefusedError, match="which no entry may hold"):
+        pull(tmp_path)
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_link_or_a_pipe_in_the_place_of_a_file_brings_nothing_in(tmp_path: Path, there: Path) -> None:
+    """What a link leads to is read and found wrong; a pipe is not waited for."""
+    import os
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * 1000)
+    path = the_file(there)
+    path.unlink()
+    path.symlink_to(secret)
+    with pytest.raises(RefusedError, match="other bytes"):
+        pull(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+
+    with pytest.raises(RefusedError, match="other bytes"):
+        pull(tmp_path)
+    assert is_empty(tmp_path / "second")
+
+
+def test_a_damaged_file_is_mended_where_the_result_is_the_same(tmp_path: Path, there: Path) -> None:
+    """A name that is a digest says which bytes belong there."""
+    the_file(there).write_bytes(b"x" * 999 + b"y")
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+    with pytest.raises(RefusedError):
+        pull(tmp_path, remote)
+    remote.push(publish(Store(tmp_path / "third")))
+
+    assert the_file(there).read_bytes() == b"x" * 1000
+    assert pull(tmp_path) is not None
+
+
+# --- a remote that fails -------------------------------------------------------------------------------------
+
+
+@dataclass
+class FailingPlace:
+    """A folder that fails at a certain name, or hangs there until it is let go."""
+
+    folder: FolderPlace
+    at: str
+    hangs: threading.Event | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def _fail(self, name: str) -> None:
+        self.asked.append(name)
+        if self.at in name:
+            if self.hangs:
+                self.hangs.wait()
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    def size(self, name: str) -> int | None:
+        """Pass it on."""
+        return self.folder.size(name)
+
+    def read(self, name: str, most: int) -> Iterator[bytes]:
+        """Pass it on, or fail."""
+        self._fail(name)
+        return self.folder.read(name, most)
+
+    def put(self, source: Path, name: str) -> None:
+        """Pass it on, or fail."""
+        self._fail(name)
+        self.folder.put(source, name)
+
+
+@pytest.mark.parametrize("at", ["files/", "entries/"])
+def test_half_a_push_is_no_entry(tmp_path: Path, at: str) -> None:
+    """Cut off before or after the files it is a miss, and the next push ends it."""
+    place = FailingPlace(FolderPlace(tmp_path / "remote"), at)
+    entry = publish(Store(tmp_path / "first"))
+    with pytest.raises(RemoteError, match="Connection reset"):
+        Remote(place).push(entry)
+
+    assert pull(tmp_path) is None
+    assert Remote(FolderPlace(tmp_path / "remote")).push(entry)
+    assert pull(tmp_path) is not None
+
+
+@pytest.mark.parametrize("at", ["files/", "entries/"])
+def test_a_remote_that_failed_is_not_asked_again(tmp_path: Path, there: Path, at: str) -> None:
+    """The first failure is told; from then on there is nothing in it."""
+    place = FailingPlace(FolderPlace(there.parent), at)
+    remote = Remote(place)
+    with pytest.raises(RemoteError, match="Connection reset"):
+        pull(tmp_path, remote)
+    count = len(place.asked)
+
+    assert pull(tmp_path, remote) is None
+    assert not remote.push(publish(Store(tmp_path / "third")))
+    assert len(place.asked) == count
+    assert is_empty(tmp_path / "second") or at == "files/"
+
+
+def test_a_remote_that_hangs_is_left_behind(tmp_path: Path, there: Path) -> None:
+    """Nobody waits longer than its patience."""
+    let_go = threading.Event()
+    remote = Remote(FailingPlace(FolderPlace(there.parent), "entries/", let_go), patience=0.01)
+    try:
+        with pytest.raises(RemoteError, match="did not answer within"):
+            remote.look_up(KEY)
+    finally:
+        let_go.set()
+    assert remote.failure is not None
+
+
+def test_nobody_waits_for_a_remote_when_the_run_is_over(tmp_path: Path, there: Path) -> None:
+    """Though it still hangs."""
+    let_go, over = threading.Event(), threading.Event()
+    over.set()
+    try:
+        with pytest.raises(RemoteError, match="the run is over"):
+            pull(tmp_path, Remote(FailingPlace(FolderPlace(there.parent), "entries/", let_go), over))
+    finally:
+        let_go.set()
+
+
+def test_a_folder_on_a_disk_that_is_not_there_is_no_empty_remote(tmp_path: Path) -> None:
+    """It could not be used; nothing is made in its place."""
+    remote = Remote(FolderPlace(tmp_path / "gone" / "remote"))
+
+    with pytest.raises(RemoteError, match="there is no folder"):
+        remote.look_up(KEY)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_full_disk_here_is_not_the_remotes_fault(tmp_path: Path, there: Path) -> None:
+    """It is the store that cannot be written."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    big = publish(Store(tmp_path / "big"), b"z" * 2_000_000)
+    Remote(FolderPlace(tmp_path / "other")).push(big)
+    remote = Remote(FolderPlace(tmp_path / "other"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            pull(tmp_path, remote)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert remote.failure is None
+
+
+def test_pushes_of_two_machines_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Of two results of one step one is there in the end, whole, in every round."""
+    entries = [publish(Store(tmp_path / name), name.encode() * 50_000) for name in ("one", "two")]
+    for number in range(10):
+        place = FolderPlace(tmp_path / f"remote{number}")
+        together = threading.Barrier(2)
+
+        def push(entry: Entry, place: FolderPlace = place, together: threading.Barrier = together) -> None:
+            together.wait()
+            Remote(place).push(entry)
+
+        threads = [threading.Thread(target=push, args=(entry,)) for entry in entries]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        found = Remote(place).pull(EXPECTED, Store(tmp_path / f"store{number}"))
+        assert found is not None
+        assert found.digests in [entry.digests for entry in entries]
