@@ -130,7 +130,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
         """Return the digest of a file that is handed on as it came."""
         if self.file_hash is None or self.extract:
             return {}
-        from kflow.core.digests import parse_digest
+        from kflow.core.files.digests import parse_digest
 
         algorithm, digest = parse_digest(self.file_hash)
         return {"file": digest} if algorithm == "sha256" else {}
