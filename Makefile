@@ -38,9 +38,10 @@ test: .venv/dev.stamp .venv/s3.stamp  ## run the tests
 hostile: .venv/dev.stamp  ## what kflow, Keras and pooch make of faulty servers and hostile archives (minutes)
 	$(BIN)/python -m tests.hostile.table
 
-soak: .venv/dev.stamp  ## break small runs at every system call, and cut the power (an hour; needs strace)
+soak: .venv/dev.stamp  ## kill runs at every system call and at random, cut the power, share a store (hours; needs strace)
 	$(BIN)/python -m tests.soak.killpoints
 	$(BIN)/python -m tests.soak.powerloss
+	$(BIN)/python -m pytest tests/soak
 
 lint: .venv/dev.stamp  ## check style and the direction of imports
 	$(BIN)/ruff check .

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from kflow.run.record import RECORD, read_record, run_folders
-from kflow.store.entry import MANIFEST, Entry, Manifest
 from kflow.store.store import Store
+from tests.soak.store_audit import find_faults
 
 MARK = "KFLOW_SOAK_MARK"
 """An environment variable: whoever has it was started by the run under test, or by one of its children."""
@@ -14,16 +14,7 @@ MARK = "KFLOW_SOAK_MARK"
 
 def find_corruption(root: Path) -> list[str]:
     """Return all that is wrong in a store: entries that are not whole, records that cannot be read or are not true."""
-    found = [f"set aside: {each.name}" for each in (root / "damaged").glob("*")]
-    for folder in (root / "entries").glob("*/*"):
-        try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            found.append(f"entry {folder.name}: {error!r}")
-            continue
-        if manifest.fingerprint != folder.name:
-            found.append(f"entry {folder.name} is that of {manifest.fingerprint}")
-        found += [f"entry {folder.name}: {name} is damaged" for name in Entry(folder, manifest).find_damage()]
+    found = [f"set aside: {each.name}" for each in (root / "damaged").glob("*")] + find_faults(root)
     for folder in run_folders(root):
         found += _find_lies(folder, Store(root))
     return found
