@@ -7,7 +7,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import (
+    choose_actions,
+    load_workflow,
+    open_sharing,
+    open_store,
+    open_workspace,
+    parse_overrides,
+    warn_of,
+)
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
 from kflow.plan.select import select_steps
@@ -41,6 +49,7 @@ def run(
     if selected is not None:
         # Refuses what could not be run.
         choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice)
+        warn_of(sharing)
     console = Console(is_debug=is_debug)
     try:
         wanted = Wishes(**wishes, selected=selected, is_forced=is_forced, lock=lock, sharing=sharing)

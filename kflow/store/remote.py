@@ -201,7 +201,7 @@ class Remote:
             text = b"".join(_at_most(self.place.read(name, LARGEST), LARGEST))
         except FileNotFoundError:
             if not self._is_there:
-                self.place.size(name)  # tells an empty remote from one that is not there
+                self.place.require()  # tells an empty remote from one that is not there
             text = None
         self._is_there = True
         return text
