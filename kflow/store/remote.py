@@ -7,7 +7,6 @@ several machines do not disturb each other, without any lock.
 
 import hashlib
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -134,6 +133,8 @@ class Remote:
                 return False
             for inside, content in entry.manifest.files.items():
                 self._send(entry.folder / inside, content)
+            import tempfile
+
             with tempfile.NamedTemporaryFile(prefix="kflow-") as stream:
                 stream.write(write_portable(entry.manifest))
                 stream.flush()

@@ -58,7 +58,7 @@ def test_a_server_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """What the environment says is checked like what the command line says."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:TOKEN@no host")
 
-    with pytest.raises(UsageError, match="AWS_ENDPOINT_URL: .* is no valid URL") as caught:
+    with pytest.raises(UsageError, match=r"AWS_ENDPOINT_URL: .* is no valid URL") as caught:
         open_place("s3://bucket")
     assert "TOKEN" not in str(caught.value)
 
