@@ -130,10 +130,8 @@ class Fetch(StepSpec, kind="fetch", version=1):
         """Return the digest of a file that is handed on as it came."""
         if self.file_hash is None or self.extract:
             return {}
-        from kflow.core.files.digests import parse_digest
-
-        algorithm, digest = parse_digest(self.file_hash)
-        return {"file": digest} if algorithm == "sha256" else {}
+        algorithm, _, digest = self.file_hash.lower().rpartition(":")
+        return {"file": digest} if algorithm in {"", "sha256"} and len(digest) == 64 else {}
 
     def run(self, context: StepContext) -> StepOutputs:
         """Fetch with `kflow.core.get_file`."""

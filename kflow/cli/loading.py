@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from kflow.document import Document, load_document, parse_scalar
 from kflow.errors import UsageError
 from kflow.plan.resolve import Bound, bind
@@ -83,6 +85,12 @@ def open_sharing(url: str | None, *, pushes: bool) -> "Sharing | None":
     from kflow.store.remote import Remote
 
     return Sharing(Remote(open_place(url)), pushes)
+
+
+def warn_of(sharing: "Sharing | None") -> None:
+    """Say that the remote could not be looked into, if that is so."""
+    if sharing and sharing.remote.failure:
+        typer.echo(f"warning: the remote is not used: {sharing.remote.failure}", err=True)
 
 
 def choose_actions(

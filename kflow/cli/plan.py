@@ -7,7 +7,15 @@ from typing import Any
 
 import typer
 
-from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import (
+    choose_actions,
+    load_workflow,
+    open_sharing,
+    open_store,
+    open_workspace,
+    parse_overrides,
+    warn_of,
+)
 from kflow.plan.planner import Verdict
 from kflow.report.tables import describe_plan
 from kflow.run.compiled import installed
@@ -36,6 +44,7 @@ def run(
     planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
     actions = choose_actions(planner, **choice)
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
+    warn_of(sharing)
     typer.echo(told)
     is_done = all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:

@@ -8,7 +8,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kflow.cli.loading import choose_actions, load_workflow, open_sharing, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import (
+    choose_actions,
+    load_workflow,
+    open_sharing,
+    open_store,
+    open_workspace,
+    parse_overrides,
+    warn_of,
+)
 from kflow.cli.saved import find_plan, locate_workflow, require_same
 from kflow.errors import UsageError
 from kflow.plan.planner import Planner
@@ -56,6 +64,7 @@ def run(
     elif selected is not None:
         # Refuses what could not be run.
         choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice)
+        warn_of(sharing)
 
     def compile_it(done: Run) -> None:
         compile_run(Scene(file, bound, workspace, kept, before), done, _render)

@@ -10,7 +10,9 @@ from kflow.cli.show import find_run
 from kflow.errors import RunError, UsageError
 from kflow.report.tables import columns, describe_bytes
 from kflow.run.record import read_records
+from kflow.run.sharing import Sharing
 from kflow.spec.quantities import read_bytes, read_duration
+from kflow.store.entry import Entry
 from kflow.store.store import Store
 from kflow.store.upkeep import Policy, Usage, collect, find_damaged, list_usage, measure
 
@@ -96,7 +98,7 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
     for name, step in find_run(run_id, kept.root).steps.items():
         entry = kept.lookup(step.fingerprint) if step.fingerprint and step.outputs else None
         if entry and kept.is_sound(entry):
-            outcome = "pushed" if sharing.remote.push(entry) else "there already"
+            outcome = "pushed" if _push(sharing, entry) else "there already"
         elif step.outputs:
             outcome = "not in the store any more"
             typer.echo(f"{name}: {outcome}")
@@ -105,6 +107,14 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
         counts[outcome] += 1
     typer.echo(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
     return 1 if counts["not in the store any more"] else 0
+
+
+def _push(sharing: Sharing, entry: Entry) -> bool:
+    try:
+        return sharing.remote.push(entry)
+    except RunError as error:
+        message = f"the remote cannot be used: {error}"
+        raise RunError(message) from None
 
 
 def _referenced(store: Store) -> set[str]:

@@ -71,16 +71,10 @@ class BothStores:
     remote: Remote
 
     def lookup(self, fingerprint: str) -> Stored | None:
-        """Return the entry of a fingerprint, or what the remote says of one.
-
-        Raises
-        ------
-        RemoteError
-            If the remote cannot be used.
-        """
+        """Return the entry of a fingerprint, or what the remote says of one; nothing where that cannot be used."""
         try:
             return self.store.lookup(fingerprint) or self.remote.look_up(fingerprint)
-        except RefusedError:
+        except (RefusedError, RemoteError):
             return None
 
     def explain_miss(self, fingerprint: str) -> str:

@@ -28,6 +28,9 @@ class RemoteError(RunError):
 class Place(Protocol):
     """What a remote needs of the place that it lies in; names are relative, with slashes."""
 
+    def require(self) -> None:
+        """Raise if the place is not there, or nothing may be seen of it."""
+
     def size(self, name: str) -> int | None:
         """Return the bytes of a file; None where there is none."""
 
@@ -50,12 +53,17 @@ class FolderPlace:
 
     root: Path
 
+    def require(self) -> None:
+        """Take a folder above that is missing for a disk that is not there, and not for an empty remote."""
+        if not self.root.parent.is_dir():
+            message = f"there is no folder {self.root.parent}"
+            raise RemoteError(message)
+
     def size(self, name: str) -> int | None:
         """Return the bytes of a file; None where there is none."""
         try:
             return (self.root / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            self._require()
+        except FileNotFoundError:
             return None
 
     def read(self, name: str, most: int) -> Iterator[bytes]:
@@ -68,31 +76,27 @@ class FolderPlace:
 
     def put(self, source: Path, name: str) -> None:
         """Put a copy of a file there by a rename."""
-        self._require()
+        self.require()
         durable.copy_file(source, self.root / name)
-
-    def _require(self) -> None:
-        """Take a folder above that is missing for a disk that is not there, and not for an empty remote."""
-        if not self.root.parent.is_dir():
-            message = f"there is no folder {self.root.parent}"
-            raise RemoteError(message)
 
 
 @dataclass(frozen=True, slots=True)
 class BucketPlace:
     """A bucket, or what lies in it below a prefix; an upload appears there when it is complete."""
 
-    files: Any
-    """An fsspec file system."""
-    root: str
+    objects: Any
+    """A store of obstore. Only its calls that wait are used: the others call back into a Python that may be gone."""
+
+    def require(self) -> None:
+        """Raise if there is no such bucket."""
+        next(iter(self.objects.list(chunk_size=1)), None)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of an object; None where there is none."""
         try:
-            found = self.files.info(f"{self.root}/{name}")
+            return int(self.objects.head(name)["size"])
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
 
     def read(self, name: str, most: int) -> Iterator[bytes]:
         """Yield an object in blocks, each a request of its own."""
@@ -107,7 +111,7 @@ class BucketPlace:
 
     def _read(self, name: str, start: int, end: int) -> bytes:
         try:
-            return bytes(self.files.cat_file(f"{self.root}/{name}", start, end))
+            return bytes(self.objects.get_range(name, start=start, end=end))
         except Exception as error:
             if "Range Not Satisfiable" in str(error):  # it ends where the range begins
                 return b""
@@ -115,7 +119,7 @@ class BucketPlace:
 
     def put(self, source: Path, name: str) -> None:
         """Upload a file."""
-        self.files.put_file(str(source), f"{self.root}/{name}")
+        self.objects.put(name, source)
 
 
 def open_place(url: str) -> Place:
@@ -151,17 +155,37 @@ def _open_bucket(scheme: str, url: str) -> Place:
         )
         raise UsageError(message)
     try:
-        from obstore.fsspec import FsspecStore
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
     except ImportError:
         message = f"--remote {scheme}://... needs more packages: pip install 'kflow[remote]'"
         raise UsageError(message) from None
     patience = timedelta(seconds=_PATIENCE)
-    options: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": patience}
-    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):  # a server of one's own
-        options["allow_http"] = True
+    options = {"connect_timeout": timedelta(seconds=5), "timeout": patience, "allow_http": _is_plain_http()}
     retries = {"max_retries": 3, "retry_timeout": patience}
-    files = FsspecStore(scheme, client_options=options, retry_config=retries, skip_instance_cache=True)
-    return BucketPlace(files, f"{scheme}://{found[1]}{found[2]}")
+    try:
+        return BucketPlace(from_url(url.rstrip("/"), client_options=options, retry_config=retries))
+    except BaseError as error:  # what the environment says of the server or of credentials
+        message = f"--remote {scheme}://...: {describe_failure(error)}"
+        raise UsageError(message) from None
+
+
+def _is_plain_http() -> bool:
+    """Tell whether the environment names an S3 server of one's own without TLS.
+
+    Raises
+    ------
+    UsageError
+        If it names something else; the library would panic.
+    """
+    from kflow.core.files.urls import check_url
+
+    url = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+    try:
+        return bool(url) and check_url(url).scheme == "http"
+    except ValueError as error:
+        message = f"AWS_ENDPOINT_URL: {error}"
+        raise UsageError(message) from None
 
 
 def describe_failure(error: BaseException) -> str:

@@ -7,7 +7,6 @@ several machines do not disturb each other, without any lock.
 
 import hashlib
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -134,6 +133,8 @@ class Remote:
                 return False
             for inside, content in entry.manifest.files.items():
                 self._send(entry.folder / inside, content)
+            import tempfile
+
             with tempfile.NamedTemporaryFile(prefix="kflow-") as stream:
                 stream.write(write_portable(entry.manifest))
                 stream.flush()
@@ -201,7 +202,7 @@ class Remote:
             text = b"".join(_at_most(self.place.read(name, LARGEST), LARGEST))
         except FileNotFoundError:
             if not self._is_there:
-                self.place.size(name)  # tells an empty remote from one that is not there
+                self.place.require()  # tells an empty remote from one that is not there
             text = None
         self._is_there = True
         return text

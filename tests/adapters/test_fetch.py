@@ -168,3 +168,20 @@ def test_an_invalid_url_is_found_beforehand(bench, origin, message):
     _, problems = bench.examine(Fetch(origin=origin))
 
     assert message in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "promised"),
+    [
+        ({}, {}),
+        ({"file_hash": "SHA256:" + "AB" * 32}, {"file": "ab" * 32}),
+        ({"file_hash": "ab" * 32}, {"file": "ab" * 32}),
+        ({"file_hash": "md5:" + "ab" * 16}, {}),
+        ({"file_hash": "ab" * 32, "extract": True, "member": "a"}, {}),
+    ],
+)
+def test_a_file_hash_is_a_promise(fields: dict[str, object], promised: dict[str, str]) -> None:
+    """A remote must keep it; the hash of an archive says nothing of what is taken out of it."""
+    spec = Fetch.model_validate({"origin": "https://example.org/a.h5", **fields})
+
+    assert spec.promises() == promised

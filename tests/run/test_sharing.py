@@ -23,9 +23,10 @@ Machine = Callable[[str], Any]
 SHARED = """
 kflow: 1
 name: shared
+params: {end: 9}
 steps:
   digits: {kind: fetch, origin: digits.h5}
-  x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: 9}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: "${params.end}"}
   unit: {kind: normalize, x: "${x}", axis: 0}
   changed: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: user.py:change}
   y: {kind: encode_labels, y: "${changed}", num_classes: 11}
@@ -140,9 +141,13 @@ def test_a_remote_that_cannot_be_used_does_not_stop_a_run(machine: Machine, tmp_
     assert done.returncode == 0
     assert done.stdout.count("warning: the remote is not used any more: there is no folder") == 1
     assert set(folder.statuses().values()) == {"run"}
+    plan = folder.kflow("plan", "w.yaml", "--remote", "../no disk/remote", "--set", "end=8")
+    part = folder.kflow("run", "w.yaml", "--remote", "../no disk/remote", "--only", "unit", "--set", "end=9")
+    assert (plan.returncode, part.returncode) == (0, 0), plan.stderr + part.stderr
+    assert "warning: the remote is not used: there is no folder" in plan.stderr
     pushed = folder.kflow("store", "push", "--remote", "../no disk/remote")
     assert pushed.returncode == 1
-    assert "there is no folder" in pushed.stderr
+    assert "the remote cannot be used: there is no folder" in pushed.stderr
     assert "Traceback" not in pushed.stderr
 
 
@@ -243,11 +248,11 @@ def test_a_bucket_is_poisoned(machine: Machine, bucket: str) -> None:
     machine("first").kflow("run", "w.yaml", "--remote", bucket)
     place = open_place(bucket)
     assert isinstance(place, BucketPlace)
-    names = sorted(place.files.find(f"{bucket}/kflow-1/files"))
+    names = [each["path"] for page in place.objects.list("kflow-1/files") for each in page]
     assert len(names) == 3
-    place.files.rm_file(names[0])
-    place.files.pipe_file(names[1], b"")
-    place.files.pipe_file(names[2], b"poison")
+    place.objects.delete(names[0])
+    place.objects.put(names[1], b"")
+    place.objects.put(names[2], b"poison")
     second = machine("second")
     done = second.kflow("run", "w.yaml", "--remote", bucket)
 

@@ -20,10 +20,7 @@ def test_a_path_and_a_file_url_are_folders(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/b-c_d.e/", "gs://bucket/a"])
 def test_a_bucket_may_have_a_folder(url: str) -> None:
     """Nothing is asked of it yet."""
-    place = open_place(url)
-
-    assert isinstance(place, BucketPlace)
-    assert place.root == url.rstrip("/")
+    assert isinstance(open_place(url), BucketPlace)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +48,19 @@ def test_what_is_no_place_is_refused_without_its_secrets(url: str) -> None:
 @pytest.mark.parametrize("url", ["s3://bucket", "gs://bucket"])
 def test_what_is_not_installed_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
-    monkeypatch.setitem(sys.modules, "obstore.fsspec", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
 
     with pytest.raises(UsageError, match=r"pip install 'kflow\[remote\]'"):
         open_place(url)
+
+
+def test_a_server_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says is checked like what the command line says."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:TOKEN@no host")
+
+    with pytest.raises(UsageError, match=r"AWS_ENDPOINT_URL: .* is no valid URL") as caught:
+        open_place("s3://bucket")
+    assert "TOKEN" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,10 @@ class FailingPlace:
                 self.hangs.wait()
             raise ConnectionResetError(104, "Connection reset by peer")
 
+    def require(self) -> None:
+        """Pass it on."""
+        self.folder.require()
+
     def size(self, name: str) -> int | None:
         """Pass it on."""
         return self.folder.size(name)
