@@ -1,7 +1,8 @@
 """What a run does with a remote: pull what it would have to make, push what it made, and never fail because of it."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Sharing:
 
     remote: Remote
     pushes: bool = True
+    said: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Taken by the step that told first that the remote cannot be used."""
 
     def pull(self, expected: Expected, store: Store, report: Report) -> tuple[Entry | None, str | None]:
         """Bring the entry that a step expects.
@@ -58,7 +61,7 @@ class Sharing:
             report({"event": "remote", "message": f"the result was not pushed: {error.strerror}"})
 
     def _tell(self, error: RemoteError, report: Report) -> None:
-        if not self.remote.over.is_set():
+        if not self.remote.over.is_set() and self.said.acquire(blocking=False):
             message = f"the remote is not used any more: {error}; 'kflow store push' can send results later"
             report({"event": "remote", "message": message})
 

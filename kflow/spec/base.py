@@ -240,7 +240,10 @@ def _collect(value: object, path: Path_, found: list[tuple[Path_, object]]) -> N
         found.append((path, value))
     elif isinstance(value, BaseModel):
         for name, item in value.__dict__.items():
-            _collect(item, (*path, name), found)
+            if item is None:  # as most fields are
+                found.append(((*path, name), item))
+            else:
+                _collect(item, (*path, name), found)
     elif isinstance(value, Compound):
         _collect(value.parts(), path, found)
     elif isinstance(value, Mapping):

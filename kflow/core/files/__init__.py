@@ -1,15 +1,17 @@
-"""Fetch files once and verify them: the cache, the download, the connection and the digests."""
+"""Fetch files once and verify them: the cache, the download, the connection and the digests.
 
-from kflow.core.files.get import (
-    DownloadError,
-    HashMismatchError,
-    Progress,
-    Retry,
-    file_digest,
-    get_file,
-    parse_digest,
-    redact,
-)
+Each name is imported on first use: who checks a URL needs no network library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kflow.core.files.digests import file_digest, parse_digest
+    from kflow.core.files.downloads import HashMismatchError, Progress, Retry
+    from kflow.core.files.get import get_file
+    from kflow.core.files.transport import DownloadError
+    from kflow.core.files.urls import redact
 
 __all__ = [
     "DownloadError",
@@ -21,3 +23,11 @@ __all__ = [
     "parse_digest",
     "redact",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used (PEP 562)."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module("kflow.core.files.get"), name)

@@ -34,4 +34,5 @@ def _described(path: str, dataset: str) -> dict[str, object]:
     return {"shape": info.shape, "dtype": info.dtype}
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -49,6 +49,7 @@ def describe_dataset(datapath: str | os.PathLike[str], dataset: str, *, allow: C
     Examples
     --------
     >>> import h5py, tempfile
+    >>> import numpy as np
     >>> path = tempfile.mkdtemp() + "/digits.h5"
     >>> with h5py.File(path, "w") as file:
     ...     file["images"] = np.zeros((10, 8, 8), "uint8")

@@ -50,7 +50,8 @@ def keras2_hard_sigmoid(x: Any) -> Any:
     >>> [round(float(keras2_hard_sigmoid(x)), 1) for x in (-3.0, 1.0)]
     [0.0, 0.7]
     """
-    return import_module("keras").ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+    ops = import_module("keras").ops
+    return ops.clip(ops.convert_to_tensor(0.2 * x + 0.5), 0.0, 1.0)
 
 
 def modern(node: Mapping[str, Any], factory: Any) -> Any:
