@@ -7,15 +7,15 @@ generators, the state of every callback, and the history.
 
 import contextlib
 import json
-import os
 import random
 import time
-import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kflow import durable
 
 NAME = "checkpoint.npz"
 PAUSE = 60.0
@@ -59,10 +59,6 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Put a checkpoint in place of the last one in one step, and on the disk."""
     import numpy as np
 
-    from kflow.core.archives.staging import sync
-
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "format": _FORMAT,
         "epochs": checkpoint.epochs,
@@ -72,17 +68,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "generators": checkpoint.generators,
     }
     text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
-    draft = folder / f".{NAME}.{uuid.uuid4().hex}"
-    try:
-        with draft.open("wb") as stream:
-            np.savez(stream, state=text, **checkpoint.arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(folder / NAME)
-        for each in (folder, *([*folder.parents][:2] if is_new else [])):  # it may be the first checkpoint of a store
-            sync(each)
-    finally:
-        draft.unlink(missing_ok=True)
+    with durable.replacing(folder / NAME) as staged, Path(staged).open("xb") as stream:
+        np.savez(stream, state=text, **checkpoint.arrays)
 
 
 def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: Path, every: int | None) -> Any:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kflow import __version__
+from kflow import __version__, durable
 from kflow.cli.loading import choose_actions
 from kflow.errors import UsageError
 from kflow.plan.planner import Action, Planner
 from kflow.plan.saved import PlanChangedError, SavedPlan, describe_steps, is_saved_plan, read_plan
-from kflow.store import durable
 
 _OPTIONS = {"only": "--only", "first": "--from", "last": "--until"}
 

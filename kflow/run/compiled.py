@@ -15,10 +15,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kflow import durable
 from kflow.run.clock import new_id, now
 from kflow.run.surroundings import devices, git_state
 from kflow.signature import states
-from kflow.store import durable
 
 FORMAT = 1
 FOLDER = "compiled"

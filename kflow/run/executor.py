@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal
 
+from kflow import durable
 from kflow.errors import Interrupted, PromiseError, RunError, describe_disk_error
 from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
@@ -28,7 +29,6 @@ from kflow.run.sharing import expect
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, Outcome, carry_out
 from kflow.spec.base import input_paths, modules, walk
-from kflow.store import durable
 from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.remote import Expected

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kflow import durable
 from kflow.document import dump_document, load_document
 from kflow.errors import PromiseError, UsageError
 from kflow.plan.fingerprint import canonical_json, differences
 from kflow.plan.planner import Action, Verdict
-from kflow.store import durable
 from kflow.store.entry import Entry
 
 FORMAT = 1

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kflow import durable
 from kflow.artifacts import digest_file
 from kflow.diagnostics import Diagnostic
 from kflow.run import events
@@ -12,7 +13,6 @@ from kflow.run.clock import now
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Cancelled, InputDamaged, StepFailure
-from kflow.store import durable
 from kflow.store.entry import Entry
 
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}

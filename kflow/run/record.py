@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from kflow import durable
 from kflow.artifacts import digest_file
 from kflow.run.clock import new_id, now
 from kflow.run.journal import JOURNAL, read_journal
 from kflow.run.surroundings import devices, git_state
-from kflow.store import durable
 from kflow.store.locks import is_held
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from kflow import durable
 from kflow.errors import RunError, UsageError
-from kflow.store import durable
 
 _BLOCK = 4 * 2**20
 _PATIENCE = 20

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kflow.store import durable
+from kflow import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
 from kflow.store.locks import claimed, exclude, held, is_held
 

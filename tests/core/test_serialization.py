@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kflow.core.objects import CustomObjectScope, get_custom_objects
 from kflow.core.objects.lookup import built_in_objects
 from kflow.core.serialization import deserialize_keras_object, serialize_keras_object
+from tests.core.sample_parts import Affine, old, twice
 
 # The stateless classes of Keras that need no argument, by public module.
 PLAIN_CLASSES = [
@@ -32,30 +33,8 @@ PLAIN_CLASSES = [
 ]
 
 
-def twice(x: Any) -> Any:
-    return 2 * x
-
-
 def thrice(x: Any) -> Any:
     return 3 * x
-
-
-class Affine(keras.layers.Layer):
-    """Applies a function, then adds a constant."""
-
-    def __init__(self, shift: float = 0.0, function: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.shift = shift
-        self.function = keras.activations.get(function)
-
-    def call(self, x: Any) -> Any:
-        """Apply and add."""
-        return self.function(x) + self.shift
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constant and the function's name too."""
-        function = keras.activations.serialize(self.function)
-        return {**super().get_config(), "shift": self.shift, "function": function}
 
 
 class OtherAffine(Affine):
@@ -69,11 +48,6 @@ def through_json(description: Any) -> Any:
 
 def round_trip(instance: Any, **kwargs: Any) -> Any:
     return deserialize_keras_object(through_json(serialize_keras_object(instance)), **kwargs)
-
-
-def old(class_name: str, **config: Any) -> dict[str, Any]:
-    """A description as Keras 2.1 wrote it."""
-    return {"class_name": class_name, "config": config}
 
 
 @pytest.mark.parametrize(("module", "name"), PLAIN_CLASSES)

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from kflow.core.files.transport import DownloadError
     from kflow.core.files.urls import redact
 
+_MODULE_OF = {
+    "DownloadError": "transport",
+    "HashMismatchError": "downloads",
+    "Progress": "downloads",
+    "Retry": "downloads",
+    "file_digest": "digests",
+    "get_file": "get",
+    "parse_digest": "digests",
+    "redact": "urls",
+}
+
 __all__ = [
     "DownloadError",
     "HashMismatchError",
@@ -27,7 +38,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used (PEP 562)."""
-    if name not in __all__:
+    if name not in _MODULE_OF:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module("kflow.core.files.get"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

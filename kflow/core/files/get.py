@@ -20,19 +20,10 @@ from kflow.core.files.downloads import HashMismatchError, Job, Progress, Retry, 
 from kflow.core.files.meter import metered
 from kflow.core.files.partials import beside
 from kflow.core.files.sidecars import is_noted, note_digest
-from kflow.core.files.transport import DownloadError, Origin
+from kflow.core.files.transport import Origin
 from kflow.core.files.urls import local_path, redact
 
-__all__ = [
-    "DownloadError",
-    "HashMismatchError",
-    "Progress",
-    "Retry",
-    "file_digest",
-    "get_file",
-    "parse_digest",
-    "redact",
-]
+__all__ = ["get_file"]
 
 MAX_SIZE = 20 * 2**30
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from math import prod
 from operator import index as as_integer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +11,7 @@ import numpy as np
 
 from kflow.core.hdf5.files import check_allowed
 from kflow.core.hdf5.rows import Rows, hdf5_lock
+from kflow.core.rows.array import RowsArray
 from kflow.core.rows.fitting import teach_keras
 from kflow.core.rows.indexing import rows_of_index
 
@@ -27,7 +27,7 @@ _BLOCK = 2**20  # bytes that iteration reads at a time
 teach_keras()  # now, as `model.fit(HDF5Matrix(...))` takes the method before it makes the window
 
 
-class HDF5Matrix:
+class HDF5Matrix(RowsArray):
     """A read-only window on the rows of an HDF5 data set, indexed like a NumPy array.
 
     Parameters
@@ -92,8 +92,6 @@ class HDF5Matrix:
     (6,) float64 0.7 [0.5 0.2 0.5]
     """
 
-    is_read_by_rows = True  # tells `kflow.core.rows.streaming` from an array in memory
-
     def __init__(
         self,
         datapath: str | os.PathLike[str],
@@ -127,19 +125,6 @@ class HDF5Matrix:
     def gives_copies(self) -> bool:
         """Whether what is read is surely nobody else's; a normalizer may give what it likes."""
         return self.normalizer is None
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return prod(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __repr__(self) -> str:
         where = f"{self.datapath!r}, {self.dataset!r}, start={self.start}, end={self.end}"

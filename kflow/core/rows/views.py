@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kflow.core.rows.array import RowsArray
 from kflow.core.rows.fitting import teach_keras
 from kflow.core.rows.indexing import rows_of_index
 
@@ -58,7 +59,7 @@ def row_blocks(source: Any) -> Iterator[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class RowsView:
+class RowsView(RowsArray):
     """A read-only array whose rows are calculated when they are read.
 
     It is indexed like the NumPy array that ``view[:]`` gives, and only the rows that an index names are
@@ -87,23 +88,9 @@ class RowsView:
     change: Callable[[NDArray[Any]], NDArray[Any]]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    is_read_by_rows: ClassVar[bool] = True  # tells `kflow.core.rows.streaming` from an array in memory
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.source, self.change, self.shape, self.dtype)
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return prod(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __repr__(self) -> str:
         return f"RowsView of {type(self.source).__name__}: shape {self.shape}, dtype {self.dtype}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kflow.store import durable
+from kflow import durable
 
 
 def test_text_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_full_disk_leaves_the_old_text(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
     code = (
-        "import resource, sys; from pathlib import Path; from kflow.store import durable\n"
+        "import resource, sys; from pathlib import Path; from kflow import durable\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "durable.write_text(Path(sys.argv[1]), 'x' * 1000)\n"
     )

@@ -33,7 +33,7 @@ def write_text(path: Name, text: str) -> None:
     OSError
         If the disk is full or read-only; it names the file, and the old one is still there.
     """
-    with _replacing(path) as staged, open(staged, "x", encoding="utf-8", newline="\n") as stream:  # noqa: PTH123
+    with replacing(path) as staged, open(staged, "x", encoding="utf-8", newline="\n") as stream:  # noqa: PTH123
         stream.write(text)
 
 
@@ -47,12 +47,12 @@ def copy_file(source: Name, target: Name) -> None:
     """
     import shutil
 
-    with _replacing(target) as staged:
+    with replacing(target) as staged:
         shutil.copyfile(source, staged)
 
 
 @contextlib.contextmanager
-def _replacing(path: Name) -> Iterator[str]:
+def replacing(path: Name) -> Iterator[str]:
     """Give a file to write beside a path, and put it in place when it is written."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
     prefix = f"{folder}/.{name[:100]}."
