@@ -1,5 +1,6 @@
 """From the arguments of a command to a bound workflow."""
 
+import contextlib
 import gc
 import os
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     UsageError
         If the file cannot be read, or an override names no param.
     """
+    if file.suffix == ".json":
+        _refuse_plan(file)
     # All that is made here stays; looking through it again and again for garbage would take a third of the time.
     gc.disable()
     try:
@@ -67,6 +70,16 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
         workspace.probe.stop()
         gc.freeze()
         gc.enable()
+
+
+def _refuse_plan(file: Path) -> None:
+    """Tell a saved plan from a workflow: it would be wrong in every line."""
+    from kflow.plan.saved import is_saved_plan
+
+    with contextlib.suppress(OSError), file.open("rb") as stream:  # reading the workflow tells why
+        if is_saved_plan("", stream.read(64)):
+            message = f"{file} is a saved plan and no workflow; 'kflow run {file}' runs it"
+            raise UsageError(message)
 
 
 def open_store(store: Path | None) -> "Store":
@@ -122,7 +135,7 @@ def choose_actions(
             followers = select_steps(needs, first=[action.step]) or frozenset()
             user = next(name for name in needs if name in selected & followers)
             message = (
-                f"step {user!r} needs {action.step!r}, which is not chosen, and its result is not in the store "
+                f"step {user!r} needs {action.step!r}, which is not chosen and has no result to reuse "
                 f"({action.reason}); '--until {user}' runs what a step needs as well"
             )
             raise UsageError(message)

@@ -25,9 +25,18 @@ PARTS = {
 }
 
 
+def _open(store: Path | None) -> Store:
+    """Return the store; one that was named must be there, or a slip of the pen would look like an empty store."""
+    kept = open_store(store)
+    if store is not None and not kept.root.is_dir():
+        message = f"there is no store {kept.root}"
+        raise UsageError(message)
+    return kept
+
+
 def list_entries(store: Path | None) -> int:
     """Print every entry, the one used last in front."""
-    usages = list_usage(open_store(store))
+    usages = list_usage(_open(store))
     rows = [(each.entry.manifest.fingerprint[:16], each.entry.manifest.kind, *_facts(each)) for each in usages]
     typer.echo(columns([("fingerprint", "kind", "size", "last used (UTC)"), *rows]) if rows else "no entries")
     return 0
@@ -39,7 +48,7 @@ def _facts(usage: Usage) -> tuple[str, str]:
 
 def show_sizes(store: Path | None) -> int:
     """Print how much each part of the store takes."""
-    kept = open_store(store)
+    kept = _open(store)
     sizes = {part: measure(kept.root / part) for part in PARTS}
     rows = [(part, describe_bytes(size), PARTS[part]) for part, size in sizes.items()]
     typer.echo(columns([*rows, ("all", describe_bytes(sum(sizes.values())), str(kept.root))]))
@@ -48,7 +57,7 @@ def show_sizes(store: Path | None) -> int:
 
 def verify(store: Path | None) -> int:
     """Read every entry; the damaged ones are set aside, and the exit code is 1 if there are any."""
-    kept = open_store(store)
+    kept = _open(store)
     count = sum(1 for _ in kept.entries())
     damaged = list(find_damaged(kept))
     for entry, files in damaged:
@@ -70,7 +79,7 @@ def collect_garbage(
     if older_than is None and max_size is None and not unreferenced:
         message = "say what may go: --older-than 30d, --max-size '10 GB' or --unreferenced"
         raise UsageError(message)
-    kept = open_store(store)
+    kept = _open(store)
     policy = Policy(
         older_than=_seconds("--older-than", older_than) if older_than else None,
         max_size=_bytes("--max-size", max_size) if max_size else None,
@@ -93,7 +102,7 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
     if sharing is None:
         message = "say where to: --remote URL, or KFLOW_REMOTE in the environment"
         raise UsageError(message)
-    kept = open_store(store)
+    kept = _open(store)
     counts = dict.fromkeys(("pushed", "there already", "not in the store any more"), 0)
     for name, step in find_run(run_id, kept.root).steps.items():
         entry = kept.lookup(step.fingerprint) if step.fingerprint and step.outputs else None

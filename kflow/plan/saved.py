@@ -94,7 +94,9 @@ def _compare(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
     if changes:
         yield f"step {name!r}: {'; '.join(changes)}"
     elif old["action"] != new["action"]:
-        yield f"step {name!r} " + _NOW[old["action"], new["action"]].format(reason=new["reason"])
+        change = _NOW[old["action"], new["action"]].format(reason=new["reason"])
+        was_elsewhere = "in the remote" in str(old["reason"])
+        yield f"step {name!r} {change}{'; the plan counts on a remote: name it with --remote' if was_elsewhere else ''}"
     elif old["outputs"] != new["outputs"]:
         yield f"the stored result of step {name!r} is another"
 

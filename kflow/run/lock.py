@@ -142,7 +142,7 @@ def read_lock(path: Path) -> Lock:
     if not path.exists():
         message = f"there is no {path}; 'kflow lock' writes it"
         raise UsageError(message)
-    value = load_document(path).value
+    value = load_document(path).value if path.read_bytes().strip() else {}
     steps = value.get("steps")
     if value.get("kflow-lock") != FORMAT or not isinstance(steps, dict) or not all(map(_is_step, steps.values())):
         message = f"{path} is no lock of this version of kflow; 'kflow lock' writes it anew"

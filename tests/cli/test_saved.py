@@ -214,3 +214,26 @@ def test_a_change_while_a_plan_is_run(folder: Any) -> None:
     assert plan.check_action(Action("x", Verdict.RUN, "", "1", same)) == []
     misses = plan.check_action(Action("x", Verdict.RUN, "", "2", other))
     assert str(plan.refuse(misses)) == "step 'x': end: 40 -> 41, since it was planned; plan anew"
+
+
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_a_plan_is_no_workflow(folder: Any, command: str) -> None:
+    """It is said what it is, and not what is wrong in each of its lines."""
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+
+    done = folder.kflow(command, "plan.json")
+
+    assert done.returncode == 2
+    assert done.stderr == "plan.json is a saved plan and no workflow; 'kflow run plan.json' runs it\n"
+
+
+def test_a_plan_that_counts_on_a_remote_says_so_without_one(folder: Any) -> None:
+    """What was to come from there would have to be run."""
+    folder.kflow("run", "w.yaml", "--remote", "../remote")
+    folder.kflow("plan", "w.yaml", "--store", "empty", "--remote", "../remote", "-o", "plan.json")
+
+    done = folder.kflow("run", "plan.json", "--store", "empty")
+
+    assert done.returncode == 1
+    assert "the plan counts on a remote: name it with --remote" in done.stderr
+    assert folder.kflow("run", "plan.json", "--store", "empty", "--remote", "../remote").returncode == 0

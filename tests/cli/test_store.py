@@ -108,3 +108,12 @@ def test_collecting_garbage(folder: Any) -> None:
 def test_a_policy_that_cannot_be_read(folder: Any, wish: tuple[str, ...]) -> None:
     """Is exit code 2."""
     assert folder.kflow("store", "gc", *wish).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["ls", "du", "verify"])
+def test_a_store_that_was_named_must_be_there(make_folder: MakeFolder, command: str) -> None:
+    """A slip of the pen must not look like a sound store."""
+    done = make_folder().kflow("store", command, "--store", "tpyo")
+
+    assert done.returncode == 2
+    assert "there is no store" in done.stderr

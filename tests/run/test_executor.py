@@ -508,7 +508,7 @@ def test_a_part_of_a_workflow(make_folder: MakeFolder) -> None:
     again = folder.kflow("run", "w.yaml", "--from", "x", "--force")
 
     assert alone.returncode == 2
-    assert "step 'unit' needs 'digits', which is not chosen, and its result is not in the store" in alone.stderr
+    assert "step 'unit' needs 'digits', which is not chosen and has no result to reuse" in alone.stderr
     assert (first.returncode, rest.returncode, again.returncode) == (0, 0, 0)
     assert after_first == {"digits": "run", "x": "run", "labels": "not run", "y": "not run", "unit": "not run"}
     assert folder.statuses() == {"digits": "reused", "x": "run", "unit": "run", "labels": "not run", "y": "not run"}
