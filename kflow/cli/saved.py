@@ -33,12 +33,16 @@ def save_plan(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
     Raises
     ------
     UsageError
-        If it would take the place of the workflow.
+        If it would take the place of the workflow, or cannot be written.
     """
     if os.path.realpath(plan) == os.path.realpath(wanted.file):
         message = f"-o {plan}: this is the workflow itself; name another file"
         raise UsageError(message)
-    durable.write_text(plan, _describe(plan, wanted, planner, actions).to_json())
+    try:
+        durable.write_text(plan, _describe(plan, wanted, planner, actions).to_json())
+    except OSError as error:
+        message = f"-o {plan}: {error.strerror}"
+        raise UsageError(message) from None
 
 
 def find_plan(file: Path) -> SavedPlan | None:

@@ -103,19 +103,20 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
         message = "say where to: --remote URL, or KFLOW_REMOTE in the environment"
         raise UsageError(message)
     kept = _open(store)
-    counts = dict.fromkeys(("pushed", "there already", "not in the store any more"), 0)
+    gone = "damaged or not in the store any more"
+    counts = dict.fromkeys(("pushed", "there already", gone), 0)
     for name, step in find_run(run_id, kept.root).steps.items():
         entry = kept.lookup(step.fingerprint) if step.fingerprint and step.outputs else None
         if entry and kept.is_sound(entry):
             outcome = "pushed" if _push(sharing, entry) else "there already"
         elif step.outputs:
-            outcome = "not in the store any more"
+            outcome = gone
             typer.echo(f"{name}: {outcome}")
         else:
             continue
         counts[outcome] += 1
     typer.echo(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
-    return 1 if counts["not in the store any more"] else 0
+    return 1 if counts[gone] else 0
 
 
 def _push(sharing: Sharing, entry: Entry) -> bool:

@@ -135,7 +135,10 @@ class Store:
         try:
             manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return "its stored result is damaged" if folder.exists() else "its result is not in the store"
+            if folder.exists():
+                return "its stored result is damaged"
+            is_aside = any((self.root / "damaged").glob(f"{fingerprint[:16]}-*"))
+            return "its stored result was damaged" if is_aside else "its result is not in the store"
         changed = [each.path for each in manifest.external if not each.is_unchanged()]
         return f"{changed[0]} was touched, moved or changed" if changed else "its stored result is damaged"
 

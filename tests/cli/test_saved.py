@@ -237,3 +237,10 @@ def test_a_plan_that_counts_on_a_remote_says_so_without_one(folder: Any) -> None
     assert done.returncode == 1
     assert "the plan counts on a remote: name it with --remote" in done.stderr
     assert folder.kflow("run", "plan.json", "--store", "empty", "--remote", "../remote").returncode == 0
+
+
+def test_a_plan_that_cannot_be_written_is_an_error(folder: Any) -> None:
+    """The message is about the plan, not about the store."""
+    done = folder.kflow("plan", "w.yaml", "-o", "w.yaml/plan.json")
+
+    assert (done.returncode, done.stderr) == (2, "-o w.yaml/plan.json: Not a directory\n")
