@@ -8,6 +8,7 @@ its record and must not wait for a library.
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 
@@ -58,6 +59,7 @@ def replacing(path: Name) -> Iterator[str]:
     prefix = f"{folder}/.{name[:100]}."
     staged = f"{prefix}{os.urandom(16).hex()}.tmp"
     try:
+        _refuse_special(path)
         make_folder(folder)
         _sweep(folder, prefix, len(staged))
         yield staged
@@ -69,6 +71,16 @@ def replacing(path: Name) -> Iterator[str]:
     finally:
         with contextlib.suppress(OSError):  # it has its place; or the disk does not give it away, and a later run will
             os.unlink(staged)  # noqa: PTH108
+
+
+def _refuse_special(path: Name) -> None:
+    """Refuse to put a file in the place of a device or a pipe: renaming onto /dev/null takes it from all."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # it is not there, or cannot be looked at; then writing tells why
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):  # a folder is refused by the rename
+        raise OSError(errno.EINVAL, "it is a device or a pipe, and no file")
 
 
 def _sweep(folder: str, prefix: str, length: int) -> None:

@@ -117,3 +117,13 @@ def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
     with pytest.raises(OSError, match="file"):
         durable.make_folder(tmp_path / "file" / "c")
+
+
+def test_no_pipe_or_device_is_replaced(tmp_path: Path) -> None:
+    """Renaming onto /dev/null would take it from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(OSError, match="a device or a pipe"):
+        durable.write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]

@@ -2,15 +2,20 @@
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from kflow.artifacts import Saved, digest_file, digest_json
+
+_fingerprinted: ContextVar[Mapping[str, str] | None] = ContextVar("_fingerprinted", default=None)
+"""The SHA-256 of each file of user code, by its real path, that is part of the fingerprint of the step under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,30 @@ def save(value: ObjectSources, folder: Path) -> Saved:
             target = folder / inside
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-            identity[str(inside)] = digest_file(target)
+            identity[str(inside)] = _require_fingerprinted(source, digest_file(target))
         places[module] = Path(str(number), module.name)
     objects = {name: [str(places[module]), symbol] for name, (module, symbol) in value.objects.items()}
     return Saved(digest_json([objects, identity]), {"objects": objects})
+
+
+@contextlib.contextmanager
+def holding_code_to(digests: Mapping[Path, str]) -> Iterator[None]:
+    """Refuse user code, for the length of a block, that was changed since the step was fingerprinted.
+
+    Else its result would be stored under the fingerprint of other code.
+    """
+    token = _fingerprinted.set({os.path.realpath(path): digest for path, digest in digests.items()})
+    try:
+        yield
+    finally:
+        _fingerprinted.reset(token)
+
+
+def _require_fingerprinted(source: str | Path, digest: str) -> str:
+    if (_fingerprinted.get() or {}).get(os.path.realpath(source), digest) != digest:
+        message = f"{os.path.basename(source)} was changed since the step was planned; run again"  # noqa: PTH119
+        raise ValueError(message)
+    return digest
 
 
 def _relative(source: Path, top: Path) -> Path:
@@ -89,6 +114,8 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
                 message = f"{file.name} defines no {symbol!r}"
                 raise AttributeError(message)
             result[name] = getattr(loaded[file], symbol)
+        for path in _fingerprinted.get() or {}:  # now, as what was changed before has been imported
+            _require_fingerprinted(path, digest_file(Path(path)))
         # For what they import while they run.
         sys.modules.update(local)
         sys.path.extend(str(file.parent) for file in loaded)

@@ -290,7 +290,7 @@ def _start(run: Run, name: str, action: Action) -> None:
         name,
         spec,
         action.fingerprint,
-        _task(run, name, len(gpus)),
+        {**_task(run, name, len(gpus)), "code": (action.components or {}).get("code", {})},
         gpus,
         inputs,
         action.is_forced,

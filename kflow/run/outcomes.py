@@ -1,5 +1,6 @@
 """What came of the steps of a run: results that are kept, failures that are told, and the record that has it all."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
         return
     if isinstance(outcome, InputDamaged) and not is_selected(run, outcome.step):
         del run.running[name]
+        with contextlib.suppress(OSError):  # where the store cannot be written, the next run finds it again
+            run.store.set_aside(run.entries[outcome.step].manifest.fingerprint)
         _fail(run, name, StepFailure(f"{outcome}; '--until {outcome.step}' makes it again"))
         return
     if isinstance(outcome, InputDamaged) and is_selected(run, outcome.step):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kflow.artifacts import artifact_type
+from kflow.artifacts.objects import holding_code_to
 from kflow.registry import Registry
 from kflow.spec.base import StepContext, StepSpec
 
@@ -116,6 +117,11 @@ def perform(
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
     context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
+    with holding_code_to({root / path: digest for path, digest in task.get("code", {}).items()}):
+        return _run_and_save(spec, context, staging)
+
+
+def _run_and_save(spec: StepSpec, context: StepContext, staging: Path) -> dict[str, dict[str, Any]]:
     outputs = spec.run(context)
     saved = {}
     for name, kind in spec.Outputs.types().items():

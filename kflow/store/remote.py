@@ -117,7 +117,7 @@ class Remote:
     def push(self, entry: Entry) -> bool:
         """Send an entry; tells whether that was needed.
 
-        What is there stays, unless it was found here to be of no use to any machine.
+        What is there stays, unless it is of no use to any machine; files of it that were lost are sent again.
 
         Raises
         ------
@@ -125,13 +125,15 @@ class Remote:
             If the remote cannot be used.
         """
         fingerprint = entry.manifest.fingerprint
-        name = _manifest_name(fingerprint)
+        name, files = _manifest_name(fingerprint), entry.manifest.files.items()
         with self._room:
             if self.failure:
                 return False
-            if fingerprint not in self._useless and self._within(0, lambda: self.place.size(name)) is not None:
-                return False
-            for inside, content in entry.manifest.files.items():
+            there = self._files_of(fingerprint)
+            if there is not None:
+                sent = [self._send(entry.folder / inside, each) for inside, each in files if each.sha256 in there]
+                return any(sent)
+            for inside, content in files:
                 self._send(entry.folder / inside, content)
             import tempfile
 
@@ -143,12 +145,24 @@ class Remote:
         self._useless.discard(fingerprint)
         return True
 
-    def _send(self, source: Path, content: Content) -> None:
+    def _files_of(self, fingerprint: str) -> set[str] | None:
+        """Return the digests of the files of an entry that is there; None where there is none that is of any use."""
+        if fingerprint in self._useless:
+            return None
+        try:
+            found = self.look_up(fingerprint)
+        except RefusedError:
+            return None
+        return None if found is None else {content.sha256 for content in found.files.values()}
+
+    def _send(self, source: Path, content: Content) -> bool:
+        """Send a file that is not there, or not whole; tells whether that was needed."""
         name = _file_name(content.sha256)
         if content.sha256 not in self._useless and self._within(0, lambda: self.place.size(name)) == content.size:
-            return
+            return False
         self._put(source, name, content.size)
         self._useless.discard(content.sha256)
+        return True
 
     def _put(self, source: Path, name: str, size: int) -> None:
         try:

@@ -185,7 +185,7 @@ class Store:
         Returns
         -------
         Entry
-            The published entry; that of another runner if it was first.
+                The published entry; that of another runner if it was first, and is whole.
 
         Raises
         ------
@@ -201,7 +201,8 @@ class Store:
         durable.make_folder(entry.folder.parent)
         while not self._move(staged, entry.folder):
             present = self.lookup(manifest.fingerprint)
-            if present and not (supersede and present.digests != entry.digests):
+            is_wanted = present and not (supersede and present.digests != entry.digests)
+            if present and is_wanted and self.is_sound(present):
                 return present
             self._set_aside(entry.folder)
         durable.sync_folder(entry.folder.parent)

@@ -573,3 +573,57 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(make_folder: MakeFolder) ->
     assert runner.wait(60) == 0
     runner.stderr.close()
     assert folder.records()[0].status == "succeeded"
+
+
+def test_a_damaged_input_that_was_not_chosen_can_be_made_again(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """The command that the error names does so."""
+    chain = """
+kflow: 1
+name: chain
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: 9}
+  unit: {kind: normalize, x: "${x}", axis: 0}
+  mean: {kind: normalize, x: "${unit}", axis: 0}
+"""
+    folder = make_folder(chain)
+    folder.kflow("run", "w.yaml")
+    fingerprint = folder.records()[0].steps["unit"].fingerprint
+    (array,) = (tmp_path / "store" / "entries" / fingerprint[:2] / fingerprint).rglob("*.npy")
+    data = bytearray(array.read_bytes())
+    data[-1] ^= 1
+    array.write_bytes(bytes(data))
+
+    alone = folder.kflow("run", "w.yaml", "--force", "--only", "mean")
+    assert alone.returncode == 1
+    assert "the stored result of step 'unit' is damaged; '--until unit' makes it again" in alone.stdout
+    assert folder.kflow("run", "w.yaml", "--until", "unit").returncode == 0
+    assert folder.kflow("run", "w.yaml", "--force", "--only", "mean").returncode == 0
+
+
+def test_code_that_changes_before_its_step_begins_is_not_run_under_the_old_fingerprint(make_folder: MakeFolder) -> None:
+    """A plan fixes what each step is; its result would be stored as that of the code before."""
+    waiting = """
+kflow: 1
+name: waiting
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  slow: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: wait.py:change}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: user.py:change, needs: [slow]}
+"""
+    before = "def change(block):\n    return block + 1\n"
+    folder = make_folder(waiting, {"wait.py": WAITING, "user.py": before})
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+
+    run = folder.start("run", "plan.json")
+    wait_for(folder.path / "pid")
+    folder.write("user.py", before.replace("1", "99"))
+    folder.write("go", "")
+    told = run.communicate()[0]
+    folder.write("user.py", before)
+    again = folder.kflow("run", "w.yaml")
+
+    assert run.returncode == 1
+    assert "user.py was changed since the step was planned; run again" in told
+    assert again.returncode == 0
+    assert folder.statuses() == {"digits": "reused", "slow": "reused", "x": "run"}

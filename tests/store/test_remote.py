@@ -386,3 +386,11 @@ def test_pushes_of_two_machines_do_not_disturb_each_other(tmp_path: Path) -> Non
         found = Remote(place).pull(EXPECTED, Store(tmp_path / f"store{number}"))
         assert found is not None
         assert found.digests in [entry.digests for entry in entries]
+
+
+def test_a_push_sends_again_what_was_lost_there(tmp_path: Path, there: Path) -> None:
+    """Somebody removed the files and left the manifest."""
+    the_file(there).unlink()
+
+    assert Remote(FolderPlace(tmp_path / "remote")).push(publish(Store(tmp_path / "third")))
+    assert the_file(there).exists()

@@ -214,3 +214,12 @@ def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
         store.sweep()
 
         assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staged.name}
+
+
+def test_a_damaged_entry_gives_way_to_a_sound_one(tmp_path: Path) -> None:
+    """A file with other bytes and the same size is no reason to throw a good result away."""
+    store = Store(tmp_path)
+    (publish(store) / "out" / "a.txt").write_text("54321")
+
+    assert (publish(store) / "out" / "a.txt").read_text() == "12345"
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
