@@ -292,6 +292,7 @@ class _Reader:
     def __init__(self, composer: Composer) -> None:
         self.composer = composer
         self._text = composer.source.text
+        self._lines = 1 + len(re.findall(r"\r\n|\r|\n", self._text))
         self._has_document = False
         self._edges = [0]  # where block text begins, ends, begins, ...
         self._actions: dict[type[yaml.Event], Callable[[_Event], None]] = {
@@ -301,7 +302,7 @@ class _Reader:
             yaml.MappingStartEvent: lambda event: self._start({}, event),
             yaml.SequenceEndEvent: lambda _: composer.end(),
             yaml.MappingEndEvent: lambda _: composer.end(),
-            yaml.AliasEvent: lambda event: composer.alias(event.anchor, _mark(event)),
+            yaml.AliasEvent: lambda event: composer.alias(event.anchor, self._mark(event)),
         }
 
     def take(self, event: _Event) -> None:
@@ -315,7 +316,7 @@ class _Reader:
         return zip(self._edges[::2], [*self._edges[1::2], len(self._text)], strict=True)
 
     def _document(self, event: _Event) -> None:
-        mark = _mark(event)
+        mark = self._mark(event)
         if event.version or event.tags:
             self.composer.note("lines such as %YAML are not supported", mark, "remove the line")
         if self._has_document:
@@ -324,7 +325,7 @@ class _Reader:
         self._has_document = True
 
     def _scalar(self, event: _Event) -> None:
-        mark = _mark(event)
+        mark = self._mark(event)
         style = event.style
         if style == '"':
             self._check_escapes(event, mark)
@@ -337,10 +338,16 @@ class _Reader:
         self.composer.scalar(event.value, mark, is_plain=is_plain, anchor=event.anchor)
 
     def _start(self, container: list[JsonLike] | dict[str, JsonLike], event: _Event) -> None:
-        mark = _mark(event)
+        mark = self._mark(event)
         if event.tag:
             self._refuse_tag(event.tag, mark)
         self.composer.start(container, mark, event.anchor)
+
+    def _mark(self, event: _Event) -> Mark:
+        start, end = event.start_mark, event.end_mark
+        length = end.column - start.column if end.line == start.line else 1
+        line = min(start.line + 1, self._lines)  # what is missing at the end lies on a line that is not there
+        return Mark(line, start.column + 1, max(1, length))
 
     def _refuse_tag(self, tag: str, mark: Mark) -> None:
         if tag != "!":
@@ -351,9 +358,3 @@ class _Reader:
         hidden = find_escaped(event.value, raw)
         if hidden is not None:
             self.composer.note(f"the character {visible(hidden)} is not allowed, even as an escape", mark)
-
-
-def _mark(event: _Event) -> Mark:
-    start, end = event.start_mark, event.end_mark
-    length = end.column - start.column if end.line == start.line else 1
-    return Mark(start.line + 1, start.column + 1, max(1, length))

@@ -594,3 +594,8 @@ def test_a_workflow_can_be_piped_in() -> None:
 
     assert done.stdout == "{'a': 1}\n"
     assert "/dev/stdin: the file is larger than 4 MiB" in endless.stderr
+
+
+def test_what_is_missing_at_the_end_is_on_the_last_line() -> None:
+    """libyaml puts the empty value on a line that the text does not have."""
+    check_both("? ;")

@@ -327,8 +327,10 @@ def test_a_script_needs_its_guard(tmp_path):
 def test_processes_die_with_their_parent(tmp_path, how):
     """Idle or stuck in a batch, and however the parent ends."""
     code = """
-import multiprocessing, time
+import multiprocessing, signal, time
 from kflow.core import OrderedEnqueuer
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background lets its children ignore it
 
 class Sleeper:
     def __len__(self): return 4

@@ -90,11 +90,7 @@ def normalize(
             msg = "a lazy view has no rows of its own to write; give out or lazy, not both"
             raise ValueError(msg)
         return RowsView(source, _Scaling.of(source, axes, power, dtype), tuple(source.shape), dtype)
-    target: Any
-    if out is None and isinstance(source, np.ndarray):
-        source = target = source.astype(dtype, order="C")  # quicker than to compute into pages that are new
-    else:
-        target = np.empty(source.shape, dtype) if out is None else _checked(out, source, dtype)
+    target = np.empty(source.shape, dtype) if out is None else _checked(out, source, dtype)
     if isinstance(source, np.ndarray) and target is not source and np.may_share_memory(source, target):
         source = source.copy()  # else a block that is written could be one that is read later
     scaling = _Scaling.of(source, axes, power, dtype)
