@@ -597,5 +597,5 @@ def test_a_workflow_can_be_piped_in() -> None:
 
 
 def test_what_is_missing_at_the_end_is_on_the_last_line() -> None:
-    """libyaml puts the empty value on a line that the text does not have."""
+    """Libyaml puts the empty value on a line that the text does not have."""
     check_both("? ;")
