@@ -18,6 +18,7 @@ from kflow import document as document_module
 from kflow.diagnostics import Mark
 from kflow.document import Document, JsonLike, load_document, parse_document, parse_scalar
 from kflow.errors import UsageError, WorkflowError
+from kflow.syntax import find_escaped
 
 LOADERS = [yaml.CSafeLoader, yaml.SafeLoader]  # a Python without libyaml has only the second
 
@@ -378,7 +379,9 @@ def walk(value: JsonLike, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tu
 
 
 printable = st.text(
-    st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"], exclude_characters="\ufffe\uffff"),
+    st.characters(exclude_categories=["Cc", "Cf", "Cn", "Cs", "Zl", "Zp"]).filter(
+        lambda each: not find_escaped(each, "")
+    ),
     max_size=30,
 )
 json_values = st.recursive(
