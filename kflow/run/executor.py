@@ -19,19 +19,17 @@ from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
+from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
 from kflow.run.outcomes import end_step, finish, keep
 from kflow.run.previous import make_planner
 from kflow.run.process import Workers
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
-from kflow.run.sharing import expect
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, Outcome, carry_out
-from kflow.spec.base import input_paths, modules, walk
 from kflow.store.entry import Entry
 from kflow.store.locks import held
-from kflow.store.remote import Expected
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
@@ -281,38 +279,15 @@ def _demand(run: Run, name: str) -> Demand:
 
 def _start(run: Run, name: str, action: Action) -> None:
     """Give a step to a thread, and the GPUs that it wants."""
-    assert action.fingerprint is not None, "every input is known here"
     demand = _demand(run, name)
     gpus = run.capacity.lease(demand, {gpu for each in run.running.values() for gpu in each.gpus})
-    spec = run.bound.workflow.steps[name].spec
-    inputs = {link.step: run.entries[link.step] for link in run.bound.links[name]}
-    job = Job(
-        name,
-        spec,
-        action.fingerprint,
-        {**_task(run, name, len(gpus)), "code": (action.components or {}).get("code", {})},
-        gpus,
-        inputs,
-        action.is_forced,
-        _expected(run, action, inputs),
-        is_selected(run, name),
-    )
+    job = make_job(run, action, gpus)
     step = run.record.steps[name]
     step.status = "running"
     run.note(name, is_end=False)
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
     run.running[name] = Running(demand, gpus, time.monotonic())
-
-
-def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:
-    """Say what the remote is asked for; nothing for a step that is to be run in any case."""
-    if run.crew.sharing is None or action.is_forced:
-        return None
-    assert action.fingerprint is not None, "every input is known here"
-    spec, around = run.bound.workflow.steps[action.step].spec, run.workspace
-    files = {around.file_digest(path): around.resolve(path) for _, path in input_paths(walk(spec))}
-    return expect(spec, action.fingerprint, action.components or {}, files, inputs)
 
 
 def _work(run: Run, job: Job) -> None:
@@ -337,31 +312,3 @@ def _work(run: Run, job: Job) -> None:
 def _is_pushed(crew: Crew, outcome: Any) -> bool:
     is_made = isinstance(outcome, Outcome) and outcome.origin == "made"
     return is_made and crew.sharing is not None and crew.sharing.pushes
-
-
-def _task(run: Run, name: str, gpus: int) -> dict[str, Any]:
-    """Say all that a worker must know, but for the place to write to."""
-    spec = run.bound.workflow.steps[name].spec
-    return {
-        "kind": spec.kind,
-        "root": str(run.workspace.root),
-        "log": str(run.folder / "logs" / f"{name}.log"),
-        "echo": run.wishes.shows_output,
-        "seed": run.bound.workflow.seed,
-        "gpus": gpus,
-        "artifacts": _inputs(run, name),
-        "sources": {module: run.workspace.sources(module) for module in modules(run.bound.workflow.steps[name].leaves)},
-    }
-
-
-def _inputs(run: Run, name: str) -> dict[str, Any]:
-    found = {}
-    for link in run.bound.links[name]:
-        entry = run.entries[link.step]
-        output = entry.manifest.outputs[link.output]
-        found[link.text] = {
-            "type": output.type,
-            "description": output.description,
-            "folder": str(entry.folder / link.output),
-        }
-    return found

@@ -40,9 +40,10 @@ def to_categorical(
         The number of classes. None or 0 takes the number of ``classes``, or else the largest label plus one.
     dtype : dtype_like, default "float32"
         Type of the result: any number type, or bool.
-    classes : iterable, optional
+    classes : iterable or mapping, optional
         The label of each class, in the order of the columns: texts, numbers that do not count from 0, or
-        anything that can be hashed. Labels read as bytes are compared with texts as UTF-8.
+        anything that can be hashed; or a mapping from label to column, such as ``class_indices`` of Keras.
+        Labels read as bytes are compared with texts as UTF-8.
     label_smoothing : float, default 0
         The share, from 0 to 1, that is taken from a label's class and spread over all: ``s`` makes
         ``1 - s + s / num_classes`` of 1 and ``s / num_classes`` of 0, as the losses of Keras do.

@@ -1,0 +1,68 @@
+"""What the thread of a step, its worker and the remote are told of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kflow.plan.planner import Action
+from kflow.run.sharing import expect
+from kflow.run.state import Run, is_selected
+from kflow.run.steps import Job
+from kflow.spec.base import input_paths, modules
+from kflow.store.entry import Entry
+from kflow.store.remote import Expected
+
+
+def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
+    """Return a step that is to be run, with all that its thread needs to know."""
+    assert action.fingerprint is not None, "every input is known here"
+    inputs = {link.step: run.entries[link.step] for link in run.bound.links[action.step]}
+    return Job(
+        action.step,
+        run.bound.workflow.steps[action.step].spec,
+        action.fingerprint,
+        _task(run, action, len(gpus)),
+        gpus,
+        inputs,
+        action.is_forced,
+        _expected(run, action, inputs),
+        is_selected(run, action.step),
+    )
+
+
+def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
+    """Say all that a worker must know, but for the place to write to."""
+    name, step = action.step, run.bound.workflow.steps[action.step]
+    return {
+        "kind": step.spec.kind,
+        "root": str(run.workspace.root),
+        "log": str(run.folder / "logs" / f"{name}.log"),
+        "echo": run.wishes.shows_output,
+        "seed": run.bound.workflow.seed,
+        "gpus": gpus,
+        "artifacts": _inputs(run, name),
+        "sources": {module: run.workspace.sources(module) for module in modules(step.leaves)},
+        "code": (action.components or {}).get("code", {}),
+    }
+
+
+def _inputs(run: Run, name: str) -> dict[str, Any]:
+    found = {}
+    for link in run.bound.links[name]:
+        entry = run.entries[link.step]
+        output = entry.manifest.outputs[link.output]
+        found[link.text] = {
+            "type": output.type,
+            "description": output.description,
+            "folder": str(entry.folder / link.output),
+        }
+    return found
+
+
+def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:
+    """Say what the remote is asked for; nothing for a step that is to be run in any case."""
+    if run.crew.sharing is None or action.is_forced:
+        return None
+    assert action.fingerprint is not None, "every input is known here"
+    step, around = run.bound.workflow.steps[action.step], run.workspace
+    files = {around.file_digest(path): around.resolve(path) for _, path in input_paths(step.leaves)}
+    return expect(step.spec, action.fingerprint, action.components or {}, files, inputs)
