@@ -40,8 +40,7 @@ def _carry_out() -> int:
         code = replay(sys.argv[1:])
         if code is not None:
             return code
-    # Looking for plugins reads the metadata of every installed package, which takes a tenth of a plan.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
     from kflow.cli.app import app
 
     app()

@@ -16,6 +16,14 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.",
 )
 
+
+def _read_store(text: str) -> Path:
+    if not text:  # else it would be the current folder
+        message = "expected a folder, and found an empty text"
+        raise typer.BadParameter(message)
+    return Path(text)
+
+
 File = Annotated[Path, typer.Argument(help="The workflow file.", metavar="FILE")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Give a param another value; can be repeated.")
@@ -23,7 +31,11 @@ Set = Annotated[
 StoreOption = Annotated[
     Path | None,
     typer.Option(
-        "--store", metavar="DIR", envvar="KFLOW_STORE", help="Where results and runs are kept; default ./.kflow."
+        "--store",
+        metavar="DIR",
+        envvar="KFLOW_STORE",
+        parser=_read_store,
+        help="Where results and runs are kept; default ./.kflow.",
     ),
 ]
 RemoteOption = Annotated[

@@ -14,7 +14,7 @@ from kflow.run.sharing import Sharing
 from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
 from kflow.store.store import Store
-from kflow.store.upkeep import Policy, Usage, collect, find_damaged, list_usage, measure
+from kflow.store.upkeep import Policy, Usage, collect, inspect, list_usage, measure
 
 PARTS = {
     "entries": "results by fingerprint",
@@ -56,20 +56,24 @@ def show_sizes(store: Path | None) -> int:
 
 
 def verify(store: Path | None) -> int:
-    """Read every entry; the damaged ones are set aside, and the exit code is 1 if there are any."""
+    """Read every entry; the damaged ones are set aside, and the exit code is 1 if one is damaged or cannot be read."""
     kept = _open(store)
-    count = sum(1 for _ in kept.entries())
-    damaged = list(find_damaged(kept))
-    for entry, files in damaged:
-        typer.echo(f"{entry.manifest.fingerprint[:16]} ({entry.manifest.kind}) is damaged: {', '.join(files)}")
+    found = list(inspect(kept))
+    damaged = [each for each in found if each.damaged]
+    unreadable = [each for each in found if each.unreadable]
+    for each in damaged:
+        typer.echo(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
         try:
-            kept.set_aside(entry.manifest.fingerprint)
+            kept.set_aside(each.fingerprint)
         except OSError as error:
             message = f"it cannot be set aside: {error.strerror}"
             raise RunError(message) from None
-    aside = "; the next run makes them again" if damaged else ""
-    typer.echo(f"{count - len(damaged)} of {count} entries hold what was published{aside}")
-    return 1 if damaged else 0
+    for each in unreadable:
+        typer.echo(f"{each.fingerprint[:16]} cannot be read: {each.unreadable}")
+    aside = "; the next run makes the damaged ones again" if damaged else ""
+    sound = len(found) - len(damaged) - len(unreadable)
+    typer.echo(f"{sound} of {len(found)} entries hold what was published{aside}")
+    return 1 if damaged or unreadable else 0
 
 
 def collect_garbage(

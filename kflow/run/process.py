@@ -18,6 +18,8 @@ from kflow.run.log import Pump, StepLog
 from kflow.spec.base import TENSORFLOW_THREADS
 
 Report = Callable[[Mapping[str, Any]], None]
+_PATIENCE = 30.0
+"""Seconds to wait for a watchdog that was told to end."""
 
 
 class WorkerDied(RunError):  # noqa: N818  it is reported as what it is
@@ -121,7 +123,7 @@ class Worker:
         self._kills_before = _count_memory_kills()
         self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
             # -P: a random.py in the current folder must not stand in for the standard library's.
-            [sys.executable, "-P", "-m", "kflow.run.worker", str(write_end)],
+            [sys.executable, "-P", "-m", "kflow.run.watchdog", str(write_end)],
             stdin=subprocess.PIPE,
             stdout=printed,
             stderr=printed,
@@ -129,7 +131,7 @@ class Worker:
             encoding="utf-8",
             pass_fds=[write_end],
             env=worker_environment(self.seat),
-            start_new_session=True,  # its own group, so that it can be ended with all that it starts
+            start_new_session=True,  # its own group, so that it can be ended should the watchdog be killed
         )
         os.close(write_end)
         os.close(printed)
@@ -163,8 +165,7 @@ class Worker:
     def _kill(self) -> None:
         process = self._process
         if process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()  # the watchdog knows all that is to be ended
 
     def retire(self) -> None:
         """End the process, and let no other one be started, not even one that another thread is about to start."""
@@ -176,13 +177,14 @@ class Worker:
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for stream in (process.stdin, self._replies):
-            if stream:
-                with contextlib.suppress(OSError, ValueError):  # another thread may be reading from it
-                    stream.close()
+        process.terminate()
+        _close(process.stdin)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:  # somebody has stopped the watchdog
+            process.kill()
+            process.wait()
+        _close(self._replies)
 
 
 @dataclass
@@ -236,8 +238,14 @@ class Workers:
             worker.retire()
 
 
+def _close(stream: IO[str] | None) -> None:
+    if stream:
+        with contextlib.suppress(OSError, ValueError):  # another thread may be at work with it
+            stream.close()
+
+
 def _end_group(pid: int) -> None:
-    """Wait for the end of a worker, and end what it leaves behind: that would keep the line of replies open."""
+    """Wait for the end of a watchdog; one that was killed leaves what it watched to be ended here."""
     with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         os.killpg(pid, signal.SIGKILL)

@@ -82,6 +82,22 @@ class Outcome:
     """What the record should say of it besides."""
 
 
+@dataclass
+class _Wait:
+    """The wait for another run that makes the same: it is told once, and ends with the run."""
+
+    crew: Crew
+    report: Report
+    is_told: bool = False
+
+    def __call__(self, seconds: float) -> None:
+        if not self.is_told:
+            self.report({"event": "waiting"})
+            self.is_told = True
+        if self.crew.over.wait(seconds):
+            raise Cancelled
+
+
 def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     """Run a step, or find that another run has made its result, here meanwhile or elsewhere.
 
@@ -113,7 +129,7 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     for step, taken in job.inputs.items():
         if not crew.store.is_sound(taken):
             raise InputDamaged(step)
-    with crew.store.claim(job.fingerprint, lambda: report({"event": "waiting"})):
+    with crew.store.claim(job.fingerprint, _Wait(crew, report)):
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
             return Outcome(entry, "found")

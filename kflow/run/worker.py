@@ -2,7 +2,7 @@
 
 Tasks come as JSON lines on standard input, events go back as JSON lines on the descriptor named by the first
 argument. What a step prints ends with the mark of its task, so that the runner knows whose it was. When standard
-input closes, the runner is gone: the worker ends itself with all that it started.
+input closes, the runner is gone: the worker ends itself, and its watchdog all that it started.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def _take_input() -> IO[str]:
 def _listen(lines: IO[str], tasks: "queue.Queue[str]") -> None:
     for line in lines:
         tasks.put(line)
-    os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _send(replies: IO[str], event: Mapping[str, Any]) -> None:

@@ -95,7 +95,13 @@ class Entry:
         return {name: [each.st_size, each.st_mtime_ns, each.st_ino] for name, each in stats.items()}
 
     def find_damage(self) -> list[str]:
-        """Read every file, and return those that are gone or hold other bytes than were published."""
+        """Read every file, and return those that are gone or hold other bytes than were published.
+
+        Raises
+        ------
+        PermissionError
+            If a file may not be read.
+        """
         return [name for name, content in self.manifest.files.items() if not _holds(self.folder / name, content)]
 
 
@@ -116,5 +122,7 @@ def describe_files(folder: Path) -> dict[str, Content]:
 def _holds(path: Path, content: Content) -> bool:
     try:
         return path.stat().st_size == content.size and digest_file(path) == content.sha256
+    except PermissionError:  # it may well be as it was published
+        raise
     except OSError:
         return False

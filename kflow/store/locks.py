@@ -11,6 +11,9 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_LONGEST_PAUSE = 0.3
+"""Seconds between two looks whether a lock is free."""
+
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
@@ -40,10 +43,11 @@ def exclude(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, number: int, on_wait: Callable[[], None]) -> Iterator[None]:
+def claimed(path: Path, number: int, wait: Callable[[float], None]) -> Iterator[None]:
     """Hold one byte of a file for the length of a block; a file with a lock on each would take longer to make.
 
-    `on_wait` is called before a wait begins. Where the file system does not lock, nobody waits.
+    While another one holds it, `wait` is called again and again with the seconds that it should take; what it raises
+    ends the wait. Where the file system does not lock, nobody waits.
     """
     try:
         descriptor = _open_lock(path)
@@ -53,15 +57,24 @@ def claimed(path: Path, number: int, on_wait: Callable[[], None]) -> Iterator[No
     try:
         # Of the open file, not of the process: threads keep each other out as well.
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
-            except BlockingIOError:
-                on_wait()
-                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, wanted)
+        pause = 0.01
+        while not _lock(descriptor, wanted):
+            wait(pause)
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wanted: bytes) -> bool:
+    """Tell whether there is nobody left to wait for."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _open_lock(path: Path) -> int:

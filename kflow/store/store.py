@@ -80,10 +80,13 @@ class Store:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(stamp.read_text(encoding="utf-8")) == entry.stamp():
                 return True
-        if entry.find_damage():
+        try:
+            is_sound = not entry.find_damage()
+        except PermissionError:
             return False
-        self._note_verified(entry)
-        return True
+        if is_sound:
+            self._note_verified(entry)
+        return is_sound
 
     def _note_verified(self, entry: Entry) -> None:
         """Remember that an entry has been read; losing this costs no more than reading it again."""
@@ -224,13 +227,14 @@ class Store:
         return True
 
     @contextlib.contextmanager
-    def claim(self, fingerprint: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def claim(self, fingerprint: str, wait: Callable[[float], None] = time.sleep) -> Iterator[None]:
         """Hold a fingerprint while computing it; another runner waits, and then finds the result.
 
-        `on_wait` is called before a wait begins. The lock file is never removed: a lock on a removed file excludes
-        nobody. Where the file system does not lock, the work may be done twice, and the result is right all the same.
+        `wait` takes the seconds until the next look; what it raises ends the wait. The lock file is never removed: a
+        lock on a removed file excludes nobody. Where the file system does not lock, the work may be done twice, and the
+        result is right all the same.
         """
-        with claimed(self.root / "locks" / "claims", int(fingerprint[:15], 16), on_wait):
+        with claimed(self.root / "locks" / "claims", int(fingerprint[:15], 16), wait):
             yield
 
     def _folder(self, fingerprint: str) -> Path:

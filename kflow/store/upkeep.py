@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kflow.store.entry import Entry
+from kflow.store.entry import MANIFEST, Entry, Manifest
 from kflow.store.store import Store
 
 GRACE = 3600.0
@@ -95,12 +95,33 @@ def _discard(store: Store, usage: Usage, not_after: float) -> bool:
         return False
 
 
-def find_damaged(store: Store) -> Iterator[tuple[Entry, list[str]]]:
-    """Read every entry, and yield those with files that are gone or hold other bytes than were published."""
-    for entry in store.entries():
-        damage = entry.find_damage()
-        if damage:
-            yield entry, damage
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What reading an entry has shown: its files that are not as they were published, or why it cannot be read."""
+
+    fingerprint: str
+    kind: str = "of an unknown kind"
+    damaged: Sequence[str] = ()
+    unreadable: str = ""
+
+
+def inspect(store: Store) -> Iterator[Finding]:
+    """Read every entry to its last byte, and tell of each what was found."""
+    for folder in sorted((store.root / "entries").glob("*/*")):
+        yield _inspect(folder)
+
+
+def _inspect(folder: Path) -> Finding:
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        damage = Entry(folder, manifest).find_damage()
+    except PermissionError as error:
+        return Finding(folder.name, unreadable=f"{error.filename or folder}: {error.strerror}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Finding(folder.name, damaged=[MANIFEST])
+    if manifest.fingerprint != folder.name:
+        damage = [MANIFEST]
+    return Finding(folder.name, manifest.kind, damage)
 
 
 def measure(folder: Path) -> int:

@@ -27,6 +27,10 @@ def folder(make_folder: MakeFolder) -> Any:
     return made
 
 
+AS_A_USER = ("unshare", "--user", "--map-user=12345")
+"""Before a command: rights count for it, as they do not for root."""
+
+
 def _damage(folder: Any, step: str) -> str:
     """Change a byte of what a step made, and return the digest of what it had made."""
     made = folder.records()[0].steps[step]
@@ -45,6 +49,32 @@ def test_the_entries_and_their_sizes(folder: Any) -> None:
 
     assert [line.split()[1] for line in listed[1:]].count("normalize") == 2
     assert re.search(r"^entries +[\d.]+ kB", sizes, re.MULTILINE)
+
+
+def test_what_may_not_be_read_is_not_called_sound(folder: Any) -> None:
+    """Nor damaged: it is told, stays where it is, and the exit code is 1."""
+    made = folder.records()[0].steps["again"]
+    (path,) = (folder.path.parent / "store" / "entries" / made.fingerprint[:2]).rglob("*.npy")
+    path.chmod(0)
+
+    process = folder.start("store", "verify", prefix=AS_A_USER)
+    out, err = process.communicate()
+
+    assert (process.returncode, err) == (1, "")
+    assert out == (
+        f"{made.fingerprint[:16]} cannot be read: {path}: Permission denied\n2 of 3 entries hold what was published\n"
+    )
+    assert path.exists()
+
+
+@pytest.mark.parametrize("command", [("run", "w.yaml"), ("plan", "w.yaml"), ("store", "ls")])
+def test_a_store_without_a_name_is_refused(folder: Any, command: tuple[str, ...]) -> None:
+    """An empty variable in a script must not make the current folder a store."""
+    done = folder.kflow(*command, "--store", "")
+
+    assert done.returncode == 2
+    assert "expected a folder" in done.stderr
+    assert not (folder.path / "runs").exists()
 
 
 def test_damage_is_found_and_set_aside(folder: Any) -> None:

@@ -1,5 +1,6 @@
 """A worker process is started when it is needed, and whatever becomes of it is told as what it is."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,14 +52,18 @@ def make_task(folder: Path, body: str) -> dict[str, Any]:
     }
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_until_gone(pid: int) -> bool:
-    """Tell whether a process ends within ten seconds; one that nobody has waited for yet counts as ended."""
+    """Tell whether a process ends within ten seconds."""
     for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
+        if not is_alive(pid):
             return True
         time.sleep(0.1)
     return False
@@ -158,6 +163,43 @@ def test_a_worker_that_dies_takes_what_it_forked_along(worker: Worker, tmp_path:
     assert wait_until_gone(int((tmp_path / "child").read_text()))
 
 
+DETACH = (
+    "import subprocess\n"
+    "daemon = '(sleep 600 & echo $! > daemon) &'\n"  # its parents end at once
+    "subprocess.run(['setsid', 'sh', '-c', daemon], check=True)\n"
+    "child = subprocess.Popen(['sleep', '600'], start_new_session=True, env={})\n"
+    "Path('child').write_text(str(child.pid))\n"
+    "while not (os.path.exists('daemon') and Path('daemon').read_text().endswith('\\n')):\n    time.sleep(0.01)\n"
+)
+"""What a step may do so that its children leave the session of the worker."""
+
+
+@pytest.mark.parametrize("ending", ["os._exit(5)", "os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(600)", "pass"])
+def test_nothing_gets_away_from_a_worker(worker: Worker, tmp_path: Path, ending: str) -> None:
+    """Neither a child with a session of its own nor a daemon; however the worker ends."""
+    task = make_task(tmp_path, DETACH + ending)
+    with contextlib.suppress(WorkerDied):
+        worker.run(task, ignore, 10)
+
+    worker.stop()
+
+    pids = [int((tmp_path / name).read_text()) for name in ("child", "daemon")]
+    assert not any(map(is_alive, pids))
+
+
+def test_a_worker_does_not_outlive_its_watchdog(worker: Worker, tmp_path: Path) -> None:
+    """Somebody may kill that one, too; the step is told as killed, and the next one gets another worker."""
+    body = (
+        "child = os.fork()\nif child == 0:\n    time.sleep(600)\n"
+        "Path('pids').write_text(f'{os.getpid()} {child}')\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
+    )
+    with pytest.raises(WorkerDied, match="was killed"):
+        worker.run(make_task(tmp_path, body), ignore)
+
+    assert all(wait_until_gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
+
+
 def test_a_worker_that_died_between_two_steps_is_replaced(worker: Worker, tmp_path: Path) -> None:
     """The next step does not fail for it."""
     body = "Path(__file__).with_name('pid').write_text(str(os.getpid()))"
@@ -184,7 +226,7 @@ def test_an_interruption_ends_the_worker_at_once(worker: Worker, tmp_path: Path)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
-    assert not Path(f"/proc/{watched.read_text()}").exists()
+    assert not is_alive(int(watched.read_text()))
 
 
 watched = Path()
@@ -244,5 +286,5 @@ def test_a_worker_that_is_being_started_when_the_run_ends(tmp_path: Path, monkey
     with workers.worker((), None) as worker, pytest.raises(RunError, match="the run is over"):
         worker.run(make_task(tmp_path, "Path('was-here').touch()"), ignore)
 
-    assert started[0].returncode == -signal.SIGKILL
+    assert started[0].returncode in {-signal.SIGTERM, -signal.SIGKILL}
     assert not list(tmp_path.rglob("was-here"))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kflow.store.store import Store
-from kflow.store.upkeep import find_damaged
+from kflow.store.upkeep import inspect
 from tests.soak import store_audit, strace
 from tests.soak.small_run import STEPS, SmallRun
 
@@ -218,7 +218,8 @@ def second_run(run: SmallRun, right: dict[str, object]) -> Iterator[str]:
         yield "corrupt: the second run gives the user other bytes"
     if store_audit.digests(run.store) != right["digests"]:
         yield "corrupt: the second run has other digests"
-    yield from (f"corrupt: 'kflow store verify' would find {files}" for _, files in find_damaged(Store(run.store)))
+    found = [each for each in inspect(Store(run.store)) if each.damaged or each.unreadable]
+    yield from (f"corrupt: 'kflow store verify' would find {each}" for each in found)
     yield from (f"corrupt, after: {each}" for each in store_audit.find_faults(run.store))
     yield from (f"left behind: {each}" for each in store_audit.litter(run.store, run.here))
 

@@ -25,7 +25,7 @@ SEED = int(os.environ.get("KFLOW_SOAK_SEED", "0"))
 IN_A_ROW = 3
 """Interruptions of one run, before it may come to its end."""
 
-# Two trainings, a step that leaves a process of its own behind, and light steps, side by side.
+# Two trainings, a step that leaves processes behind, one of them detached, and light steps, side by side.
 WORKFLOW = """
 kflow: 1
 name: soaked
@@ -58,6 +58,7 @@ import subprocess, time
 
 def change(block):
     subprocess.Popen(["sleep", "1000"])
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
     time.sleep(0.5)
     return block + 1
 

@@ -142,8 +142,11 @@ def test_a_claim_keeps_another_waiting(tmp_path: Path) -> None:
 def test_a_claim_keeps_another_process_waiting(tmp_path: Path) -> None:
     """It says so before it waits, and goes on when the holder has let go; all claims share one file."""
     code = (
-        "import sys; from pathlib import Path; from kflow.store.store import Store\n"
-        f"with Store(Path(sys.argv[1])).claim({KEY!r}, lambda: print('waits', flush=True)): print('holds')\n"
+        "import sys, time; from pathlib import Path; from kflow.store.store import Store\n"
+        "def wait(seconds):\n"
+        "    print('waits', flush=True)\n"
+        "    time.sleep(60 * seconds)\n"
+        f"with Store(Path(sys.argv[1])).claim({KEY!r}, wait): print('holds')\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with Store(tmp_path).claim("cd" * 32), Store(tmp_path).claim(KEY):

@@ -9,7 +9,7 @@ import pytest
 
 from kflow.store.entry import Manifest, Output
 from kflow.store.store import Store
-from kflow.store.upkeep import Policy, collect, find_damaged, list_usage
+from kflow.store.upkeep import Policy, collect, inspect, list_usage
 
 NOW = time.time()
 
@@ -109,7 +109,21 @@ def test_every_flipped_byte_is_found(store: Store, place: int) -> None:
     path.write_bytes(bytes(place) + b"\1" + bytes(9 - place))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
-    assert [(each.manifest.fingerprint, files) for each, files in find_damaged(store)] == [(f"{1:064x}", ["a/x"])]
+    assert [(each.fingerprint, each.damaged) for each in inspect(store) if each.damaged] == [(f"{1:064x}", ["a/x"])]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"fingerprint": 5}'])
+def test_a_damaged_manifest_is_found(store: Store, text: str | None) -> None:
+    """Gone, empty, cut or of another form."""
+    (entry,) = [each for each in store.entries() if each.manifest.fingerprint == f"{1:064x}"]
+    path = entry.folder / "manifest.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+
+    assert [(each.fingerprint, each.damaged) for each in inspect(store) if each.damaged] == [
+        (f"{1:064x}", ["manifest.json"])
+    ]
 
 
 def test_an_entry_is_read_once_unless_it_is_touched(store: Store) -> None:

@@ -1,0 +1,112 @@
+"""The process between the runner and a worker: when either ends, it ends all that the worker has started.
+
+A step may start processes that leave the worker's session, as daemons do. What loses its parent below the watchdog
+becomes its child, so nothing gets away from it; and it ends as the worker did, so that the runner sees how that was.
+It imports nothing that takes time, and starts the worker as a program of its own.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+"""Calls of prctl(2)."""
+_RUNNER = 0
+"""The descriptor whose other end only the runner holds: standard input, on which tasks come."""
+
+
+def main() -> None:
+    """Start the worker with the arguments given, wait until it or the runner ends, and end what is left."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_SET_CHILD_SUBREAPER, 1)
+    words, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # what it is stands in the words
+    worker = os.fork()
+    if not worker:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        libc.prctl(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "kflow.run.worker", *sys.argv[1:]])  # noqa: S606
+    status = _wait(worker, words)
+    _end_everything()
+    _end_as(status)
+
+
+def _wait(worker: int, words: int) -> int:
+    """Wait for the end of the worker, or for the word or the end of the runner; return how the worker ended."""
+    poll = select.poll()
+    poll.register(words, select.POLLIN)
+    poll.register(_RUNNER, 0)  # only that it was closed, for what comes there is the worker's
+    while True:
+        ready = dict(poll.poll())
+        heard = os.read(words, 2**16) if words in ready else b""
+        ended = _reap()
+        if worker in ended:
+            return ended[worker]
+        if _RUNNER in ready or signal.SIGTERM in heard:
+            return signal.SIGKILL
+
+
+def _reap() -> dict[int, int]:
+    """Take note of the children that have ended, and of those that had been left to the watchdog."""
+    ended = {}
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = found[1]
+    return ended
+
+
+def _end_everything() -> None:
+    """Kill what is below this process until nothing is left; only a process of another user may stay."""
+    pause = 0.001
+    while sum(map(_kill, _descendants())):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+        _reap()  # else they would be left to process 1, which may be a runner in a container
+
+
+def _descendants() -> list[int]:
+    """Return the living processes below this one, as they are now."""
+    parents = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208  no Path for each of them
+        if entry.isdecimal():
+            with contextlib.suppress(OSError):
+                state, parent = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()[:2]
+                parents[int(entry)] = (int(parent), state)
+    here = {os.getpid()}
+    while more := {pid for pid, (parent, _) in parents.items() if parent in here and pid not in here}:
+        here |= more
+    return [pid for pid in here - {os.getpid()} if parents[pid][1] not in {b"Z", b"X"}]
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return True  # it has just ended, and what it started is to be looked for
+    except PermissionError:
+        return False
+    return True
+
+
+def _end_as(status: int) -> None:
+    """End this process as another one ended."""
+    if not os.WIFSIGNALED(status):
+        os._exit(os.waitstatus_to_exitcode(status))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a picture of this process would help nobody
+    with contextlib.suppress(OSError):  # SIGKILL is never handled
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+    os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
