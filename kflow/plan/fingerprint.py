@@ -85,7 +85,7 @@ def _fields(step: Step) -> dict[str, Any]:
         if name in fields and any(names_used(value, "env")):
             fields[name] = copy.deepcopy(value)
     # The names of steps stay out as well: their content stands under inputs, and renaming one changes nothing.
-    for path, _ in references(step.leaves):
+    for path, _ in references(step.texts):
         _replace(fields, path, "${}")
     idle = _idle_fields(type(step.spec))
     return {name: value for name, value in fields.items() if name not in idle}

@@ -129,9 +129,9 @@ class Planner:
 
     def _components(self, step: Step, inputs: Mapping[str, str | None]) -> dict[str, Any]:
         around = self.surroundings
-        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.leaves)}
+        files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.texts)}
         code: dict[str, str] = {}
-        for module in modules(step.leaves):
+        for module in modules(step.texts):
             code |= around.code_digests(module)
         return components(
             step,

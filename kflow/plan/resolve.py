@@ -95,7 +95,7 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
 def _follow(name: str, parsed: Parsed, diagnostics: list[Diagnostic]) -> Iterator[Link]:
     """Yield the links of a step; those of a step that is not sound as far as its text tells them."""
     step = parsed.workflow.steps.get(name)
-    for path, text in references(step.leaves) if step else parsed.texts(name):
+    for path, text in references(step.texts) if step else parsed.texts(name):
         target = parse_target(text)
         mark = parsed.workflow.document.mark(("steps", name, *path))
         output = _find_output(target, parsed, mark, diagnostics) if target else None
@@ -184,33 +184,33 @@ def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
     """Yield the steps that would write over a file of another step's, one that a step reads, or the workflow."""
     writers: dict[str, str] = {}
     outputs = [
-        (step.name, path, leaf)
+        (step.name, path, text)
         for step in workflow.steps.values()
-        for path, leaf in step.leaves
-        if isinstance(leaf, OutputPath)
+        for path, text in step.texts
+        if isinstance(text, OutputPath)
     ]
     if not outputs:
         return
     readers = dict(_find_readers(workflow, look))
     itself = _real(Path(workflow.document.source.name).name, look)
-    for name, path, leaf in outputs:
-        where = _real(leaf, look)
+    for name, path, text in outputs:
+        where = _real(text, look)
         first = writers.setdefault(where, name)
         mark = workflow.document.mark(("steps", name, *path))
         if first != name:
-            yield Diagnostic(f"steps {first!r} and {name!r} both write {str(leaf)!r}", mark)
+            yield Diagnostic(f"steps {first!r} and {name!r} both write {str(text)!r}", mark)
         if where in readers:
-            yield Diagnostic(f"step {name!r} writes {str(leaf)!r}, which {readers[where]!r} reads", mark)
+            yield Diagnostic(f"step {name!r} writes {str(text)!r}, which {readers[where]!r} reads", mark)
         if where == itself:
-            yield Diagnostic(f"step {name!r} writes {str(leaf)!r}, which is this workflow itself", mark)
+            yield Diagnostic(f"step {name!r} writes {str(text)!r}, which is this workflow itself", mark)
 
 
 def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
     """Yield each file that a step reads, data or code, with the name of the step."""
     for step in workflow.steps.values():
-        for _, file in input_paths(step.leaves):
+        for _, file in input_paths(step.texts):
             yield _real(file, look), step.name
-        for module in modules(step.leaves):
+        for module in modules(step.texts):
             yield _real(module, look), step.name
             with contextlib.suppress(OSError, SyntaxError, ValueError):  # reported where its names are looked up
                 yield from ((_real(file, look), step.name) for file in look.sources(module))
@@ -233,13 +233,13 @@ def _check_gpus(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnost
 def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
     """Yield what is wrong with the files that a step names."""
     mark, where = workflow.document.mark, ("steps", step.name)
-    for path, file in input_paths(step.leaves):
+    for path, file in input_paths(step.texts):
         yield from _check_input(file, look, mark((*where, *path)))
-    for path, leaf in step.leaves:
-        if isinstance(leaf, Symbol):
-            yield from _check_symbol(leaf, look, mark((*where, *path)))
-        elif isinstance(leaf, OutputPath) and _is_folder(look.resolve(leaf)):
-            yield Diagnostic(f"{str(leaf)!r} is a folder, not a file to write", mark((*where, *path)))
+    for path, text in step.texts:
+        if isinstance(text, Symbol):
+            yield from _check_symbol(text, look, mark((*where, *path)))
+        elif isinstance(text, OutputPath) and _is_folder(look.resolve(text)):
+            yield Diagnostic(f"{str(text)!r} is a folder, not a file to write", mark((*where, *path)))
 
 
 def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:

@@ -127,15 +127,15 @@ def _look_again(scene: Scene) -> Iterator[tuple[str, State]]:
 def _named(scene: Scene) -> Iterator[str]:
     yield os.path.abspath(scene.file)  # noqa: PTH100
     for step in scene.bound.workflow.steps.values():
-        yield from (str(scene.workspace.resolve(file)) for _, file in input_paths(step.leaves))
+        yield from (str(scene.workspace.resolve(file)) for _, file in input_paths(step.texts))
 
 
 def _outputs(scene: Scene) -> list[str]:
     return [
-        str(scene.workspace.resolve(leaf))
+        str(scene.workspace.resolve(text))
         for step in scene.bound.workflow.steps.values()
-        for _, leaf in step.leaves
-        if isinstance(leaf, OutputPath)
+        for _, text in step.texts
+        if isinstance(text, OutputPath)
     ]
 
 

@@ -40,7 +40,7 @@ def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
         "seed": run.bound.workflow.seed,
         "gpus": gpus,
         "artifacts": _inputs(run, name),
-        "sources": {module: run.workspace.sources(module) for module in modules(step.leaves)},
+        "sources": {module: run.workspace.sources(module) for module in modules(step.texts)},
         "code": (action.components or {}).get("code", {}),
     }
 
@@ -64,5 +64,5 @@ def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected
         return None
     assert action.fingerprint is not None, "every input is known here"
     step, around = run.bound.workflow.steps[action.step], run.workspace
-    files = {around.file_digest(path): around.resolve(path) for _, path in input_paths(step.leaves)}
+    files = {around.file_digest(path): around.resolve(path) for _, path in input_paths(step.texts)}
     return expect(step.spec, action.fingerprint, action.components or {}, files, inputs)

@@ -222,38 +222,40 @@ class StepSpec(BaseModel):
         raise NotImplementedError
 
 
-def walk(value: object, path: Path_ = ()) -> list[tuple[Path_, object]]:
-    """Return every leaf of a spec with its path in the document.
+def find_texts(value: object) -> list[tuple[Path_, str]]:
+    """Return every text in a spec, or in any value, with its path in the document.
+
+    All that a step names is a text: references, files, code.
 
     Examples
     --------
-    >>> walk({"a": [1, 2]})
-    [(('a', 0), 1), (('a', 1), 2)]
+    >>> find_texts({"a": ["x", 2]})
+    [(('a', 0), 'x')]
     """
-    found: list[tuple[Path_, object]] = []
-    _collect(value, path, found)
+    found: list[tuple[Path_, str]] = []
+    _collect(value, (), found)
     return found
 
 
-def _collect(value: object, path: Path_, found: list[tuple[Path_, object]]) -> None:
-    if value is None or isinstance(value, str | int | float):  # first, because nearly all values are leaves
+_NO_TEXTS = {type(None), int, float, bool}
+
+
+def _collect(value: object, path: Path_, found: list[tuple[Path_, str]]) -> None:
+    if isinstance(value, str):
         found.append((path, value))
-    elif isinstance(value, BaseModel):
-        for name, item in value.__dict__.items():
-            if item is None:  # as most fields are
-                found.append(((*path, name), item))
-            else:
-                _collect(item, (*path, name), found)
+        return
+    parts: Iterable[tuple[Any, object]] = ()
+    if isinstance(value, BaseModel):
+        parts = value.__dict__.items()
+    elif isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
     elif isinstance(value, Compound):
         _collect(value.parts(), path, found)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _collect(item, (*path, key), found)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _collect(item, (*path, index), found)
-    else:
-        found.append((path, value))
+    for name, item in parts:
+        if type(item) not in _NO_TEXTS:  # as most are
+            _collect(item, (*path, name), found)
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -277,25 +279,25 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return type(value)(change(value)) if isinstance(value, str) else value
 
 
-Leaves = Iterable[tuple[Path_, object]]
+Texts = Iterable[tuple[Path_, str]]
 
 
-def references(leaves: Leaves) -> Iterator[tuple[Path_, Reference]]:
-    """Yield the references among the leaves of a step, with the path of each."""
-    for path, leaf in leaves:
-        if isinstance(leaf, Reference):
-            yield path, leaf
+def references(texts: Texts) -> Iterator[tuple[Path_, Reference]]:
+    """Yield the references among the texts of a step, with the path of each."""
+    for path, text in texts:
+        if isinstance(text, Reference):
+            yield path, text
 
 
-def input_paths(leaves: Leaves) -> Iterator[tuple[Path_, str]]:
+def input_paths(texts: Texts) -> Iterator[tuple[Path_, str]]:
     """Yield the files of this machine that a step reads, with the path of each field."""
-    for path, leaf in leaves:
-        if isinstance(leaf, InputPath):
-            yield path, str(leaf)
-        elif isinstance(leaf, Origin) and not leaf.is_remote:
-            yield path, leaf.local_path
+    for path, text in texts:
+        if isinstance(text, InputPath):
+            yield path, str(text)
+        elif isinstance(text, Origin) and not text.is_remote:
+            yield path, text.local_path
 
 
-def modules(leaves: Leaves) -> list[str]:
+def modules(texts: Texts) -> list[str]:
     """Return the user modules that a step names, each once."""
-    return list(dict.fromkeys(leaf.module for _, leaf in leaves if isinstance(leaf, Symbol)))
+    return list(dict.fromkeys(text.module for _, text in texts if isinstance(text, Symbol)))

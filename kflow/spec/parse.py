@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from kflow.diagnostics import Diagnostic, suggest
 from kflow.document import Document, parse_scalar
 from kflow.errors import UsageError
-from kflow.spec.base import Path_, StepSpec, map_texts, walk
+from kflow.spec.base import Path_, StepSpec, find_texts, map_texts
 from kflow.spec.complaints import describe_errors, describe_value
 from kflow.spec.references import (
     RESERVED,
@@ -42,7 +42,7 @@ class Parsed:
         """Yield the texts of a step as the file has them, with the path of each."""
         steps = self.workflow.document.value["steps"]
         assert isinstance(steps, dict), "kinds has a step"
-        return ((path, leaf) for path, leaf in walk(steps[name]) if isinstance(leaf, str))
+        yield from find_texts(steps[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ def _step_names(document: Document) -> list[str]:
 
 def _check_params(scope: _Scope) -> None:
     """Refuse a param in a param: there would be an order to it, and cycles."""
-    for path, leaf in walk(scope.params):
-        if any(names_used(leaf, "params")):
-            scope.complain(f"a param cannot refer to a param, as in {leaf!r}", ("params", *path))
+    for path, text in find_texts(scope.params):
+        if any(names_used(text, "params")):
+            scope.complain(f"a param cannot refer to a param, as in {text!r}", ("params", *path))
 
 
 def override(params: Mapping[str, Any], overrides: Mapping[str, Any], within: str = "") -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scop
     step = Step(name, spec, public, variables)
     if not _check_left_over(step, path, scope):
         return None
-    if any("$${" in leaf for _, leaf in step.leaves if isinstance(leaf, str)):
+    if any("$${" in text for _, text in step.texts):
         return Step(name, map_texts(spec, unescape), public, variables)
     return step
 
@@ -254,14 +254,14 @@ def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scop
 def _check_left_over(step: Step, path: Path_, scope: _Scope) -> bool:
     """Refuse a ``${...}`` where the field takes a plain value."""
     sound = True
-    for where, leaf in step.leaves:
-        if not isinstance(leaf, str) or isinstance(leaf, Reference) or not has_reference(leaf):
+    for where, text in step.texts:
+        if isinstance(text, Reference) or not has_reference(text):
             continue
         sound = False
-        if any(names_used(leaf, "params")):
+        if any(names_used(text, "params")):
             continue  # from a param that refers to a param, which has been reported there
-        message = f"{leaf!r} stands where a plain value is expected; only ${{params.x}} and ${{env.X}} can be used here"
-        if isinstance(leaf, InputPath):
-            message = f"{leaf!r} is neither a path nor a reference to a file, such as ${{step.file}}"
+        message = f"{text!r} stands where a plain value is expected; only ${{params.x}} and ${{env.X}} can be used here"
+        if isinstance(text, InputPath):
+            message = f"{text!r} is neither a path nor a reference to a file, such as ${{step.file}}"
         scope.complain(message, (*path, *where), hint="write '$${' for the text '${'")
     return sound

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from kflow.document import Document
-from kflow.spec.base import Path_, StepSpec, walk
+from kflow.spec.base import Path_, StepSpec, find_texts
 from kflow.spec.types import expected
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -50,11 +50,11 @@ class Step:
     """The fields after substitution of params, with environment variables left as ``${env.X}``."""
     variables: Mapping[str, str]
     """The environment variables that the fields use."""
-    leaves: tuple[tuple[Path_, object], ...] = field(init=False, repr=False)
-    """Every value inside the spec with its path; walked once, because all of planning asks for it."""
+    texts: tuple[tuple[Path_, str], ...] = field(init=False, repr=False)
+    """Every text inside the spec with its path; gathered once, because all of planning asks for it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "leaves", tuple(walk(self.spec)))
+        object.__setattr__(self, "texts", tuple(find_texts(self.spec)))
 
 
 @dataclass(frozen=True, slots=True)

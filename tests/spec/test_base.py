@@ -13,10 +13,10 @@ from kflow.spec.base import (
     StepContext,
     StepOutputs,
     StepSpec,
+    find_texts,
     input_paths,
     map_texts,
     references,
-    walk,
 )
 from kflow.spec.calls import Call
 from kflow.spec.facts import ArrayFact
@@ -67,25 +67,20 @@ def test_outputs_must_all_be_given() -> None:
         Sample.Outputs(model=1, modle=2)
 
 
-def test_a_walk_yields_every_leaf_with_its_place_in_the_document() -> None:
+def test_every_text_is_found_with_its_place_in_the_document() -> None:
     """Nested models, lists and calls are entered; a bare call stands for its name."""
     spec = sample(
-        x=["${a}", "${b.array}"], layers=["Flatten", {"Dense": {"units": 3, "kernel_regularizer": {"L2": {}}}}]
+        x=["${a}", "${b.array}"],
+        layers=["Flatten", {"Dense": {"units": 3, "kernel_regularizer": {"L2": {}}, "activation": "relu"}}],
     )
 
-    assert dict(walk(spec)) == {
-        ("description",): None,
-        ("retries",): 0,
-        ("timeout",): None,
-        ("resources", "cpus"): None,
-        ("resources", "memory"): None,
-        ("resources", "gpus"): 0,
+    assert dict(find_texts(spec)) == {
         ("x", 0): "${a}",
         ("x", 1): "${b.array}",
         ("inner", "source"): "b.h5",
         ("origin",): "a.h5",
         ("layers", 0): "Flatten",
-        ("layers", 1, "Dense", "units"): 3,
+        ("layers", 1, "Dense", "activation"): "relu",
         ("to_file",): "out.png",
     }
 
@@ -94,9 +89,13 @@ def test_references_and_files_of_a_step_are_found_by_their_types() -> None:
     """Edges of the graph, and the files to read, are told with their places; a remote origin is no file."""
     spec = sample(x=["${a}", "${b.array}"], inner={"source": "${c}"}, origin="http://example.org/x")
 
-    assert list(references(walk(spec))) == [(("x", 0), "${a}"), (("x", 1), "${b.array}"), (("inner", "source"), "${c}")]
-    assert list(input_paths(walk(spec))) == []
-    assert list(input_paths(walk(sample(origin="file:///tmp/x")))) == [
+    assert list(references(find_texts(spec))) == [
+        (("x", 0), "${a}"),
+        (("x", 1), "${b.array}"),
+        (("inner", "source"), "${c}"),
+    ]
+    assert list(input_paths(find_texts(spec))) == []
+    assert list(input_paths(find_texts(sample(origin="file:///tmp/x")))) == [
         (("inner", "source"), "b.h5"),
         (("origin",), "/tmp/x"),
     ]
