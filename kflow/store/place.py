@@ -16,9 +16,12 @@ _PATIENCE = 20
 """Seconds that one request to a bucket may take; a large file is many requests."""
 _SCHEMES = ("s3", "gs")
 _NO_CREDENTIALS = re.compile(
-    r"169\.254\.169\.254|/latest/api/token|metadata\.google|Missing (AccessKeyId|SecretAccessKey)"
+    r"169\.254\.169\.254|/latest/api/token|/computeMetadata/|Missing (AccessKeyId|SecretAccessKey)"
 )
 """What stands in a message when credentials were looked for everywhere, the machines of a cloud last."""
+_ACCOUNTS = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT")
+"""Variables that name the file of a service account; the library has these names for it."""
+_GOOGLE_CREDENTIALS = ("GOOGLE_SERVICE_ACCOUNT_KEY", *_ACCOUNTS, "GOOGLE_APPLICATION_CREDENTIALS")
 
 
 class RemoteError(RunError):
@@ -161,31 +164,83 @@ def _open_bucket(scheme: str, url: str) -> Place:
         message = f"--remote {scheme}://... needs more packages: pip install 'kflow[remote]'"
         raise UsageError(message) from None
     patience = timedelta(seconds=_PATIENCE)
-    options = {"connect_timeout": timedelta(seconds=5), "timeout": patience, "allow_http": _is_plain_http()}
+    config, is_plain_http = _ask_environment(scheme)
+    options = {"connect_timeout": timedelta(seconds=5), "timeout": patience, "allow_http": is_plain_http}
     retries = {"max_retries": 3, "retry_timeout": patience}
     try:
-        return BucketPlace(from_url(url.rstrip("/"), client_options=options, retry_config=retries))
+        return BucketPlace(from_url(url.rstrip("/"), config=config, client_options=options, retry_config=retries))
     except BaseError as error:  # what the environment says of the server or of credentials
-        message = f"--remote {scheme}://...: {describe_failure(error)}"
+        hint = _hint_at_credentials(str(error)) if scheme == "gs" else ""
+        message = f"--remote {scheme}://...: {describe_failure(error)}{hint}"
         raise UsageError(message) from None
 
 
-def _is_plain_http() -> bool:
-    """Tell whether the environment names an S3 server of one's own without TLS.
+# --- what the environment says ---------------------------------------------------------------------------------
+
+
+def _ask_environment(scheme: str) -> tuple[dict[str, str], bool]:
+    """Return what the library must be told of a server of one's own, and whether that one is without TLS.
 
     Raises
     ------
     UsageError
-        If it names something else; the library would panic.
+        If a variable holds what would let the library panic.
     """
-    from kflow.core.files.urls import check_url
+    is_google = scheme == "gs"
+    source, url = _find_google() if is_google else _find_amazon()
+    is_plain_http = url is not None and _is_plain_http(source, url)
+    if not is_google:
+        return {}, is_plain_http
+    if not re.fullmatch(r"[!-~]*", os.environ.get("GOOGLE_BEARER_TOKEN", "")):
+        raise UsageError("GOOGLE_BEARER_TOKEN: holds a line break or a blank; set it to the token and nothing else")
+    config = {} if url is None else {"base_url": url.rstrip("/")}
+    # A signature of S3 is of no use to who listens; a token of Google's is all that is needed, so it stays at home.
+    return config | ({"bearer_token": ""} if is_plain_http else {}), is_plain_http
 
-    url = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+
+def _find_amazon() -> tuple[str, str | None]:
+    return "AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or None
+
+
+def _find_google() -> tuple[str, str | None]:
+    """Return the server that the environment names in place of Google's, and what names it."""
+    if "GOOGLE_BASE_URL" in os.environ:
+        return "GOOGLE_BASE_URL", os.environ["GOOGLE_BASE_URL"]
+    import json
+
     try:
-        return bool(url) and check_url(url).scheme == "http"
+        key = os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY")
+        files = (Path(os.environ[name]) for name in _ACCOUNTS if name in os.environ)
+        account = json.loads(next(files).read_bytes() if key is None else key)
+        url = account.get("gcs_base_url")
+    except (OSError, ValueError, AttributeError, StopIteration):  # the library says what is wrong, if anything is
+        url = None
+    return "gcs_base_url of the service account", url if isinstance(url, str) else None
+
+
+def _is_plain_http(source: str, url: str) -> bool:
+    from kflow.core.files.urls import check_url, redact
+
+    try:
+        scheme = check_url(url).scheme
     except ValueError as error:
-        message = f"AWS_ENDPOINT_URL: {error}"
+        message = f"{source}: {error}"
         raise UsageError(message) from None
+    if scheme not in ("http", "https"):
+        message = f"{source}: {redact(url)} is no URL with http:// or https://"
+        raise UsageError(message)
+    return scheme == "http"
+
+
+def _hint_at_credentials(failure: str) -> str:
+    """Say which credentials of Google's the library could not read, and what to do about those of a kind it cannot."""
+    if not re.search("service account|pem file", failure):
+        return ""
+    names = [name for name in _GOOGLE_CREDENTIALS if name in os.environ]
+    hint = f"; look at {' and '.join(names) or '~/.config/gcloud/application_default_credentials.json'}"
+    if "unknown variant" in failure:  # as workload identity federation has it
+        hint += ", or set GOOGLE_BEARER_TOKEN to what 'gcloud auth print-access-token' prints"
+    return hint
 
 
 def describe_failure(error: BaseException) -> str:
@@ -208,4 +263,5 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = re.sub(r"(invalid (?:type|value): ).*, expected", r"\1expected", text)  # may quote a key
     return re.sub(r"[a-z][a-z0-9+]*://[^\s\"')]+", lambda url: redact(url[0]), text, flags=re.IGNORECASE)[:300]

@@ -1,5 +1,6 @@
 """Two machines that share results: the second has a folder and a store of its own, and knows but a URL."""
 
+import json
 import os
 import shutil
 import socket
@@ -8,12 +9,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kflow.store.place import BucketPlace, open_place
+from tests.run.google import Google, serve
 
 MakeFolder = Callable[..., Any]
 Spy = Callable[[], dict[str, set[str]]]
@@ -33,6 +36,8 @@ steps:
   code: {kind: register_objects, objects: {Change: user.py:change}}
 """
 CODE = {"user.py": "def change(block):\n    return block + 1\n"}
+NOWHERE = "http://127.0.0.1:9"
+"""No server listens there."""
 ONE = "kflow: 1\nname: one\nsteps:\n  digits: {kind: fetch, origin: digits.h5}\n"
 
 
@@ -168,8 +173,23 @@ def test_what_makes_no_remote_is_told_before_anything_runs(machine: Machine) -> 
 # --- a bucket ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """A bucket at a server on this machine, and how it comes to be of no use."""
+
+    bucket: str
+    close: Callable[[], object]
+    """Takes all rights away."""
+    denial: str
+    """What the server says then."""
+    lost: dict[str, str]
+    """What the environment says where the server is not there."""
+    unknown: dict[str, str]
+    """What it says where nothing is known of credentials."""
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def amazon() -> Iterator[str]:
     """Start an S3 server on this machine, and return its URL."""
     program = Path(sys.prefix) / "s3" / "bin" / "moto_server"
     assert program.exists(), "'make setup' installs it"
@@ -203,35 +223,80 @@ def _ask(url: str, method: str = "GET", data: bytes | None = None) -> bytes:
         return bytes(answer.read())
 
 
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give an empty bucket, and the credentials for it in the environment."""
+@pytest.fixture(scope="module")
+def google() -> Iterator[Google]:
+    """Start a server of Google's kind on this machine."""
+    with serve() as server:
+        yield server
+
+
+def make_s3(server: str) -> tuple[Cloud, dict[str, str]]:
+    """Return an empty bucket of S3's kind, and the environment for it."""
     _ask(f"{server}/moto-api/reset-auth", "POST", b"inf")
     _ask(f"{server}/moto-api/reset", "POST", b"")
     _ask(f"{server}/results", "PUT", b"")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    environ = {"AWS_ENDPOINT_URL": server, "AWS_REGION": "us-east-1"}
+    return Cloud(
+        bucket="s3://results/of/us",
+        close=lambda: _ask(f"{server}/moto-api/reset-auth", "POST", b"0"),
+        denial="InvalidAccessKeyId",
+        lost={"AWS_ENDPOINT_URL": NOWHERE, "AWS_ACCESS_KEY_ID": "TOKENID", "AWS_SECRET_ACCESS_KEY": "TOKENSECRET"},
+        unknown={**environ, "AWS_METADATA_ENDPOINT": NOWHERE},
+    ), {**environ, "AWS_ACCESS_KEY_ID": "TOKENID", "AWS_SECRET_ACCESS_KEY": "TOKENSECRET"}
+
+
+def make_gs(server: Google) -> tuple[Cloud, dict[str, str]]:
+    """Return an empty bucket of Google's kind, and the environment for it."""
+    server.reset()
+    nobody = {"GCE_METADATA_HOST": NOWHERE.removeprefix("http://"), "GCE_METADATA_IP": NOWHERE.removeprefix("http://")}
+    return Cloud(
+        bucket="gs://results/of/us",
+        close=lambda: setattr(server, "is_closed", True),
+        denial="AccessDenied",
+        lost={"GOOGLE_SERVICE_ACCOUNT_KEY": account(NOWHERE)},
+        # With TLS: otherwise no credentials would be looked for.
+        unknown={"GOOGLE_BASE_URL": NOWHERE.replace("http", "https"), **nobody},
+    ), {"GOOGLE_SERVICE_ACCOUNT_KEY": account(server.url)}
+
+
+def account(url: str) -> str:
+    """Return a service account for a server of one's own."""
+    secret = {"client_email": "me@TOKENHOST", "private_key": "TOKENSECRET", "private_key_id": "TOKENID"}
+    return json.dumps({"gcs_base_url": url, "disable_oauth": True, **secret})
+
+
+def set_environ(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    """Let the environment say this of clouds, and nothing else."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "GCE_", "SERVICE_ACCOUNT"))]:
         monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "TOKENID",
-        "AWS_SECRET_ACCESS_KEY": "TOKENSECRET",
-        "AWS_REGION": "us-east-1",
-    }.items():
+    for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    return "s3://results/of/us"
 
 
-def test_a_bucket_is_a_remote(machine: Machine, bucket: str, spy: Spy) -> None:
+@pytest.fixture(params=["s3", "gs"])
+def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """Give an empty bucket of each kind, and the credentials for it in the environment."""
+    # Asked for here, so that only the server that is needed is started.
+    made, environ = (
+        make_s3(request.getfixturevalue("amazon"))
+        if request.param == "s3"
+        else make_gs(request.getfixturevalue("google"))
+    )
+    set_environ(monkeypatch, environ)
+    return made
+
+
+def test_a_bucket_is_a_remote(machine: Machine, cloud: Cloud, spy: Spy) -> None:
     """A job that finds every step in it runs nothing; no key is in any record or in what is printed."""
     first = machine("first")
-    done = first.kflow("run", "w.yaml", "--remote", bucket)
+    done = first.kflow("run", "w.yaml", "--remote", cloud.bucket)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout
     made = digests(first)
     spy()
     second = machine("second")
-    plan = second.kflow("plan", "w.yaml", "--exit-code", "--remote", bucket)
-    again = second.kflow("run", "w.yaml", "--remote", bucket)
+    plan = second.kflow("plan", "w.yaml", "--exit-code", "--remote", cloud.bucket)
+    again = second.kflow("run", "w.yaml", "--remote", cloud.bucket)
 
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert again.returncode == 0, again.stderr
@@ -243,10 +308,10 @@ def test_a_bucket_is_a_remote(machine: Machine, bucket: str, spy: Spy) -> None:
     assert "TOKEN" not in told
 
 
-def test_a_bucket_is_poisoned(machine: Machine, bucket: str) -> None:
+def test_a_bucket_is_poisoned(machine: Machine, cloud: Cloud) -> None:
     """By a file that was replaced, one that was cut off and one that is gone; all are refused and mended."""
-    machine("first").kflow("run", "w.yaml", "--remote", bucket)
-    place = open_place(bucket)
+    machine("first").kflow("run", "w.yaml", "--remote", cloud.bucket)
+    place = open_place(cloud.bucket)
     assert isinstance(place, BucketPlace)
     names = [each["path"] for page in place.objects.list("kflow-1/files") for each in page]
     assert len(names) == 3
@@ -254,35 +319,47 @@ def test_a_bucket_is_poisoned(machine: Machine, bucket: str) -> None:
     place.objects.put(names[1], b"")
     place.objects.put(names[2], b"poison")
     second = machine("second")
-    done = second.kflow("run", "w.yaml", "--remote", bucket)
+    done = second.kflow("run", "w.yaml", "--remote", cloud.bucket)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("holds other bytes than its manifest says") == 2
     assert done.stdout.count("is not there; the step is run here") == 1
     third = machine("third")
-    third.kflow("run", "w.yaml", "--remote", bucket)
+    third.kflow("run", "w.yaml", "--remote", cloud.bucket)
     assert reasons(third) == {"pulled from the remote"}
+
+
+def test_a_large_file_goes_to_a_bucket_in_parts(cloud: Cloud, tmp_path: Path) -> None:
+    """And comes back in blocks, whole; one that is empty does too."""
+    content = bytes(range(256)) * 50_000
+    (tmp_path / "large").write_bytes(content)
+    (tmp_path / "empty").touch()
+    place = open_place(cloud.bucket)
+    for name in ("large", "empty"):
+        place.put(tmp_path / name, f"kflow-1/{name}")
+
+    assert place.size("kflow-1/large") == len(content)
+    assert b"".join(place.read("kflow-1/large", len(content))) == content
+    assert b"".join(place.read("kflow-1/empty", 0)) == b""
 
 
 @pytest.mark.parametrize("case", ["denied", "no bucket", "no server", "no credentials"])
 def test_a_bucket_that_cannot_be_used_does_not_stop_a_run(
-    machine: Machine, bucket: str, server: str, monkeypatch: pytest.MonkeyPatch, case: str
+    machine: Machine, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """It is told once and in one line, without a key, and the steps run here."""
-    folder = machine("first", ONE)
+    folder, bucket = machine("first", ONE), cloud.bucket
     match case:
         case "denied":
-            _ask(f"{server}/moto-api/reset-auth", "POST", b"0")
-            said = "the server says InvalidAccessKeyId"
+            cloud.close()
+            said = f"the server says {cloud.denial}"
         case "no bucket":
-            bucket, said = "s3://nobody/a", "the server says NoSuchBucket"
+            bucket, said = bucket.replace("results", "nobody"), "the server says NoSuchBucket"
         case "no server":
-            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            set_environ(monkeypatch, cloud.lost)
             said = "its server cannot be reached"
         case _:
-            monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-            monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-            monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+            set_environ(monkeypatch, cloud.unknown)
             said = "there are no credentials"
     done = folder.kflow("run", "w.yaml", "--remote", bucket)
 
@@ -291,3 +368,17 @@ def test_a_bucket_that_cannot_be_used_does_not_stop_a_run(
     assert done.stdout.count("warning") == 1
     assert "TOKEN" not in done.stdout + done.stderr
     assert folder.statuses() == {"digits": "run"}
+
+
+def test_no_token_goes_out_in_the_clear(
+    machine: Machine, google: Google, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens could use it; a server of one's own without TLS does without."""
+    google.reset()
+    (tmp_path / "key.json").write_text(account(google.url))
+    set_environ(monkeypatch, {"GOOGLE_SERVICE_ACCOUNT": str(tmp_path / "key.json"), "GOOGLE_BEARER_TOKEN": "TOKEN"})
+    done = machine("first", ONE).kflow("run", "w.yaml", "--remote", "gs://results")
+
+    assert done.returncode == 0, done.stderr
+    assert len(google.buckets["results"]) == 1
+    assert google.tokens == {""}
