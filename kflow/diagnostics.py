@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -32,11 +32,10 @@ _LOOKALIKES = str.maketrans(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A place in a text: line and column, both from 1, and how many characters it spans.
 
-    Columns and lengths count code points, not cells of a screen.
+    Columns and lengths count code points, not cells of a screen. (A workflow has thousands: tuples are made fastest.)
     """
 
     line: int

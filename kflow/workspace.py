@@ -85,7 +85,7 @@ class Workspace:
 
     root: Path
     _paths: dict[str, Path] = field(default_factory=dict)
-    _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
+    _digests: dict[tuple[str, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
     _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -112,10 +112,11 @@ class Workspace:
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file in hexadecimal digits."""
-        key = (self.resolve(path), algorithm)
+        key = (path, algorithm)  # as it is written: comparing Paths takes longer than most of planning
         if key not in self._digests:
-            self._note(key[0])
-            self._digests[key] = _digest(key[0], algorithm)
+            where = self.resolve(path)
+            self._note(where)
+            self._digests[key] = _digest(where, algorithm)
         return self._digests[key]
 
     def file_digest(self, path: str) -> str:

@@ -3,6 +3,7 @@
 Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.
 """
 
+import gc
 import io
 import os
 import sys
@@ -40,11 +41,27 @@ def _carry_out() -> int:
         code = replay(sys.argv[1:])
         if code is not None:
             return code
-
+    gc.disable()  # what is imported stays; the garbage in between is less than the time that looking for it takes
+    if sys.argv[1:2] == ["plan"] and len(sys.argv) == 3 and not sys.argv[2].startswith("-") and not _is_completing():
+        return _plan(sys.argv[2])
     from kflow.cli.app import app
 
     app()
     return 0
+
+
+def _is_completing() -> bool:
+    return "_KFLOW_COMPLETE" in os.environ
+
+
+def _plan(file: str) -> int:
+    """Plan a workflow without options, which needs no command-line library."""
+    from pathlib import Path
+
+    from kflow.cli.plan import run
+
+    store, remote = os.environ.get("KFLOW_STORE"), os.environ.get("KFLOW_REMOTE")
+    return run(Path(file), store=Path(store) if store else None, remote=remote)
 
 
 def _leave_signals() -> None:

@@ -1,5 +1,6 @@
 """The commands and their options; what each does is in a module of its own."""
 
+import gc
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,9 +80,17 @@ RunArgument = Annotated[
 ]
 
 
+def _import(command: str) -> Any:
+    """Import the module of a command; from here on garbage is looked for."""
+    module = import_module(f"kflow.cli.{command}")
+    gc.freeze()
+    gc.enable()
+    return module
+
+
 def _call(command: str, **arguments: Any) -> None:
     """Import the module of a command and run it."""
-    code: int = import_module(f"kflow.cli.{command}").run(**arguments)
+    code: int = _import(command).run(**arguments)
     raise typer.Exit(code)
 
 
@@ -294,7 +303,7 @@ app.add_typer(store_app, name="store")
 
 
 def _call_store(function: str, **arguments: Any) -> None:
-    code: int = getattr(import_module("kflow.cli.store"), function)(**arguments)
+    code: int = getattr(_import("store"), function)(**arguments)
     raise typer.Exit(code)
 
 

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import open_store
+from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.report.compare import compare_runs, timings
 from kflow.report.tables import describe_differences
@@ -17,7 +16,7 @@ def run(first: str, second: str, store: Path | None, *, as_json: bool) -> int:
     one, other = find_run(first, root), find_run(second, root)
     found, seconds = compare_runs(one, other), timings(one, other)
     if as_json:
-        typer.echo(json.dumps({"runs": [one.id, other.id], **found, "seconds": seconds}, indent=1))
+        say(json.dumps({"runs": [one.id, other.id], **found, "seconds": seconds}, indent=1))
     else:
-        typer.echo(describe_differences(one.id, other.id, found, seconds))
+        say(describe_differences(one.id, other.id, found, seconds))
     return 0

@@ -1,7 +1,6 @@
 """``kflow kinds``: the manual of the step kinds."""
 
-import typer
-
+from kflow.cli.output import say
 from kflow.diagnostics import suggest
 from kflow.errors import UsageError
 from kflow.registry import Registry
@@ -12,7 +11,7 @@ def run(kind: str | None) -> int:
     """Print the kinds with the first line of their manual, or one manual."""
     registry = Registry()
     if kind is None:
-        typer.echo(columns([(name, registry[name].manual().partition("\n")[0]) for name in registry]))
+        say(columns([(name, registry[name].manual().partition("\n")[0]) for name in registry]))
         return 0
     if kind not in registry:
         hint = suggest(kind, tuple(registry)) or "'kflow kinds' lists them"
@@ -26,5 +25,5 @@ def run(kind: str | None) -> int:
         )
         for name, info in registry[kind].model_fields.items()
     ]
-    typer.echo(f"{registry[kind].manual()}\n\nFields:\n\n{columns(fields)}")
+    say(f"{registry[kind].manual()}\n\nFields:\n\n{columns(fields)}")
     return 0

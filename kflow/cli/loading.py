@@ -3,12 +3,11 @@
 import contextlib
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from kflow.cli.output import say
 from kflow.document import Document, load_document, parse_scalar
 from kflow.errors import UsageError
 from kflow.plan.resolve import Bound, bind
@@ -61,13 +60,21 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     """
     if file.suffix == ".json":
         _refuse_plan(file)
-    # All that is made here stays; looking through it again and again for garbage would take a third of the time.
-    gc.disable()
     try:
-        document: Document = load_document(file)
-        return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
+        with making_what_stays():
+            document: Document = load_document(file)
+            return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
     finally:
         workspace.probe.stop()
+
+
+@contextlib.contextmanager
+def making_what_stays() -> Iterator[None]:
+    """Look for no garbage: going through all that is made again and again would take a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
         gc.freeze()
         gc.enable()
 
@@ -103,7 +110,7 @@ def open_sharing(url: str | None, *, pushes: bool) -> "Sharing | None":
 def warn_of(sharing: "Sharing | None") -> None:
     """Say that the remote could not be looked into, if that is so."""
     if sharing and sharing.remote.failure:
-        typer.echo(f"warning: the remote is not used: {sharing.remote.failure}", err=True)
+        say(f"warning: the remote is not used: {sharing.remote.failure}", to_error=True)
 
 
 def choose_actions(
@@ -126,7 +133,8 @@ def choose_actions(
 
     needs = planner.bound.needs
     selected = select_steps(needs, only=only, first=first, last=last)
-    actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
+    with making_what_stays():
+        actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
     if selected is None:
         return actions
     outside = needed(needs, selected) - selected

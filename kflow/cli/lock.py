@@ -4,9 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.output import say
 from kflow.run.lock import lock_path, make_lock, write_lock
 from kflow.run.previous import make_planner
 
@@ -18,5 +17,5 @@ def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
     planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
     lock = make_lock(bound.workflow.name, planner.preview())
     write_lock(lock, lock_path(file))
-    typer.echo(f"{lock_path(file)}: {len(lock.steps)} steps locked")
+    say(f"{lock_path(file)}: {len(lock.steps)} steps locked")
     return 0

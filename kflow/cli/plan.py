@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from kflow.cli.loading import (
     choose_actions,
     load_workflow,
@@ -16,23 +14,26 @@ from kflow.cli.loading import (
     parse_overrides,
     warn_of,
 )
+from kflow.cli.output import say
 from kflow.plan.planner import Verdict
 from kflow.report.tables import describe_plan
 from kflow.run.compiled import installed
 from kflow.run.previous import make_planner
 
+NO_CHOICE: Mapping[str, Any] = {"only": (), "first": (), "last": (), "is_forced": False}
+"""All steps, and none by force."""
 WORK_TO_DO = 3
 """The exit code of ``kflow plan --exit-code`` when a run would do something."""
 
 
 def run(
     file: Path,
-    overrides: Sequence[str],
-    choice: Mapping[str, Any],
-    store: Path | None,
-    remote: str | None,
+    overrides: Sequence[str] = (),
+    choice: Mapping[str, Any] = NO_CHOICE,
     *,
-    tells_by_code: bool,
+    store: Path | None = None,
+    remote: str | None = None,
+    tells_by_code: bool = False,
     output: Path | None = None,
 ) -> int:
     """Print the verdict on each step, and write the plan down if that is wished."""
@@ -45,7 +46,7 @@ def run(
     actions = choose_actions(planner, **choice)
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
     warn_of(sharing)
-    typer.echo(told)
+    say(told)
     is_done = all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:
         from kflow.cli.saved import Wanted, save_plan

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import open_store
+from kflow.cli.output import say
 from kflow.report.tables import describe_runs, sort_runs
 from kflow.run.record import read_records
 
@@ -16,7 +15,7 @@ def run(store: Path | None, sort: str | None, *, as_json: bool, least_first: boo
     if sort and records:
         records = sort_runs(records, sort, least_first=least_first)
     if as_json:
-        typer.echo(f"[{','.join(record.model_dump_json() for record in records)}]")
+        say(f"[{','.join(record.model_dump_json() for record in records)}]")
     else:
-        typer.echo(describe_runs(records) if records else f"no runs in {kept.root}")
+        say(describe_runs(records) if records else f"no runs in {kept.root}")
     return 0

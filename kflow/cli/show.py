@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import open_store
+from kflow.cli.output import say
 from kflow.errors import UsageError
 from kflow.report.tables import describe_run
 from kflow.run.record import RunRecord, read_records
@@ -13,7 +12,7 @@ from kflow.run.record import RunRecord, read_records
 def run(run_id: str, store: Path | None, as_json: bool) -> int:
     """Print a record."""
     record = find_run(run_id, open_store(store).root)
-    typer.echo(record.model_dump_json(indent=1) if as_json else describe_run(record))
+    say(record.model_dump_json(indent=1) if as_json else describe_run(record))
     return 0
 
 

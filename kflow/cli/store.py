@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import open_sharing, open_store
+from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.errors import RunError, UsageError
 from kflow.report.tables import columns, describe_bytes
@@ -38,7 +37,7 @@ def list_entries(store: Path | None) -> int:
     """Print every entry, the one used last in front."""
     usages = list_usage(_open(store))
     rows = [(each.entry.manifest.fingerprint[:16], each.entry.manifest.kind, *_facts(each)) for each in usages]
-    typer.echo(columns([("fingerprint", "kind", "size", "last used (UTC)"), *rows]) if rows else "no entries")
+    say(columns([("fingerprint", "kind", "size", "last used (UTC)"), *rows]) if rows else "no entries")
     return 0
 
 
@@ -51,7 +50,7 @@ def show_sizes(store: Path | None) -> int:
     kept = _open(store)
     sizes = {part: measure(kept.root / part) for part in PARTS}
     rows = [(part, describe_bytes(size), PARTS[part]) for part, size in sizes.items()]
-    typer.echo(columns([*rows, ("all", describe_bytes(sum(sizes.values())), str(kept.root))]))
+    say(columns([*rows, ("all", describe_bytes(sum(sizes.values())), str(kept.root))]))
     return 0
 
 
@@ -62,17 +61,17 @@ def verify(store: Path | None) -> int:
     damaged = [each for each in found if each.damaged]
     unreadable = [each for each in found if each.unreadable]
     for each in damaged:
-        typer.echo(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
+        say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
         try:
             kept.set_aside(each.fingerprint)
         except OSError as error:
             message = f"it cannot be set aside: {error.strerror}"
             raise RunError(message) from None
     for each in unreadable:
-        typer.echo(f"{each.fingerprint[:16]} cannot be read: {each.unreadable}")
+        say(f"{each.fingerprint[:16]} cannot be read: {each.unreadable}")
     aside = "; the next run makes the damaged ones again" if damaged else ""
     sound = len(found) - len(damaged) - len(unreadable)
-    typer.echo(f"{sound} of {len(found)} entries hold what was published{aside}")
+    say(f"{sound} of {len(found)} entries hold what was published{aside}")
     return 1 if damaged or unreadable else 0
 
 
@@ -94,9 +93,9 @@ def collect_garbage(
     if not is_dry:
         kept.sweep()
     for usage in gone:
-        typer.echo(f"{usage.entry.manifest.fingerprint[:16]} ({usage.entry.manifest.kind}) {' '.join(_facts(usage))}")
+        say(f"{usage.entry.manifest.fingerprint[:16]} ({usage.entry.manifest.kind}) {' '.join(_facts(usage))}")
     verb = "would be removed" if is_dry else "removed"
-    typer.echo(f"{len(gone)} entries {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
+    say(f"{len(gone)} entries {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
     return 0
 
 
@@ -115,11 +114,11 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
             outcome = "pushed" if _push(sharing, entry) else "there already"
         elif step.outputs:
             outcome = gone
-            typer.echo(f"{name}: {outcome}")
+            say(f"{name}: {outcome}")
         else:
             continue
         counts[outcome] += 1
-    typer.echo(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
+    say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
     return 1 if counts[gone] else 0
 
 

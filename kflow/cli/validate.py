@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import load_workflow, open_workspace, parse_overrides
+from kflow.cli.output import say
 from kflow.errors import KflowError
 
 
@@ -17,9 +16,9 @@ def run(files: Sequence[Path], overrides: Sequence[str]) -> int:
         try:
             bound = load_workflow(file, values, open_workspace(file))
         except KflowError as error:
-            typer.echo(str(error), err=True)
+            say(str(error), to_error=True)
             code = error.exit_code
         else:
             count = len(bound.order)
-            typer.echo(f"{file}: fine, {count} step{'s' * (count != 1)}")
+            say(f"{file}: fine, {count} step{'s' * (count != 1)}")
     return code

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from kflow.artifacts import digest_file
 from kflow.artifacts.compare import find_differences
 from kflow.cli.loading import load_workflow, open_store, open_workspace
+from kflow.cli.output import say
 from kflow.cli.run import heed_signals
 from kflow.cli.show import find_run
 from kflow.errors import UsageError
@@ -42,7 +41,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
         finally:
             console.close()
         rows = list(_compare(record, again, kept, scratch, selected or bound.order))
-    typer.echo("\n" + columns([("output", "verdict", "where"), *rows]))
+    say("\n" + columns([("output", "verdict", "where"), *rows]))
     is_same = again.status == "succeeded" and all(row[1] == "identical" for row in rows)
     return 0 if is_same else 1
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import typer
-
 from kflow.cli.loading import open_store
+from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.diagnostics import suggest, visible
 from kflow.errors import UsageError
@@ -19,11 +18,11 @@ def run(step: str, run_id: str, against: str | None, store: Path | None) -> int:
     _require_step(new, step)
     old = find_run(against, root) if against else _run_before(new, step, root)
     if old is None:
-        typer.echo(f"{step}: {new.steps[step].reason}; no earlier run of {new.workflow.path} has done it")
+        say(f"{step}: {new.steps[step].reason}; no earlier run of {new.workflow.path} has done it")
         return 0
     _require_step(old, step)
     lines = [f"{step} of {new.id} was {_status(new, step)}, compared with {old.id}:", *explain_step(new, old, step)]
-    typer.echo("\n".join(map(visible, lines)))
+    say("\n".join(map(visible, lines)))
     return 0
 
 

@@ -231,10 +231,12 @@ def _is_step_name(name: str) -> bool:
 def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scope: _Scope) -> Step | None:
     path: Path_ = ("steps", name)
     faults: list[Fault] = []
-    raw = {key: value for key, value in fields.items() if key != "kind"}
-    public = substitute(raw, "params", scope.look_up_param, faults, path)
-    resolved = substitute(public, "env", scope.look_up_variable, faults, path)
-    scope.report(faults)
+    public = resolved = {key: value for key, value in fields.items() if key != "kind"}
+    is_plain = not any("${" in text for _, text in find_texts(public))  # then there is nothing to be put in
+    if not is_plain:
+        public = substitute(public, "params", scope.look_up_param, faults, path)
+        resolved = substitute(public, "env", scope.look_up_variable, faults, path)
+        scope.report(faults)
     if faults:
         return None
     try:
@@ -242,6 +244,8 @@ def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scop
     except ValidationError as error:
         scope.diagnostics.extend(describe_errors(error, scope.document, path, kind, f"kind {kind.kind}"))
         return None
+    if is_plain:
+        return Step(name, spec, public, {})
     variables = {used: scope.environ[used] for used in sorted(set(names_used(public, "env")))}
     step = Step(name, spec, public, variables)
     if not _check_left_over(step, path, scope):
