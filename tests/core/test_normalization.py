@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kflow.core import HDF5Matrix, normalize
+from kflow.core.arrays import normalization
 
 orders = st.sampled_from([1, 2, 3, 0.5, 2.5, 0, math.inf, -math.inf])
 sane = st.floats(-1e3, 1e3).filter(lambda value: value == 0 or abs(value) > 1e-3)
@@ -152,6 +153,20 @@ def test_the_seams_between_blocks_do_not_show(axis, order):
 
     norm = np.linalg.vector_norm(x.astype("float64"), axis=axis, ord=order, keepdims=True)
     np.testing.assert_allclose(got, x / norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("axis", "order"), [(-1, 2), (-1, 1), (0, 2), (-1, 3)])
+@pytest.mark.parametrize("width", [16, 784])
+def test_threads_change_no_bit(monkeypatch, axis, order, width):
+    """Whatever the number of processors; rows of zeros, huge and NaN entries are met in them as elsewhere."""
+    x = np.random.default_rng(0).normal(size=(2**25 // 4 // width, width)).astype("float32")
+    x[::1000], x[7::1000], x[9::1000, 3] = 0, 3e38, np.nan
+    many = normalize(x, axis, order)
+    monkeypatch.setattr(normalization, "_THREADS", 1)
+    one = normalize(x, axis, order)
+    here = normalize(x.copy(), axis, order, out=np.empty_like(x))
+
+    assert many.tobytes() == one.tobytes() == here.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["normalize"]
 
+_THREADS = 4  # the most that are used: a few can make use of all the bandwidth that there is
+_WORTH_A_THREAD = 8  # blocks, of 1 MiB, that a thread should have to do
 _WIDE = 64  # from this many columns on, one dot product per row is quicker than one matrix product for all rows
 
 
@@ -94,13 +99,33 @@ def normalize(
     if isinstance(source, np.ndarray) and target is not source and np.may_share_memory(source, target):
         source = source.copy()  # else a block that is written could be one that is read later
     scaling = _Scaling.of(source, axes, power, dtype)
+    if isinstance(source, np.ndarray) and isinstance(target, np.ndarray):
+        _write_array(scaling, source, target)
+        return target
     for start, stop in row_blocks(source):
-        block = np.asarray(source[start:stop])
-        if isinstance(target, np.ndarray):
-            scaling.write(block, target[start:stop])
-        else:
-            target[start:stop] = scaling(block)
+        target[start:stop] = scaling(np.asarray(source[start:stop]))
     return target
+
+
+def _write_array(scaling: _Scaling, source: NDArray[Any], target: NDArray[Any]) -> None:
+    """Write all rows; in threads if that is worth it, for what takes time is memory that one processor waits for.
+
+    Which thread does a block changes no bit of it, and the blocks are the same for any number of threads.
+    """
+    blocks = list(row_blocks(source))
+
+    def write(first: int, last: int) -> None:
+        for start, stop in blocks[first:last]:
+            scaling.write(source[start:stop], target[start:stop])
+
+    count = min(_THREADS, len(os.sched_getaffinity(0)), len(blocks) // _WORTH_A_THREAD)
+    if count < 2:
+        write(0, len(blocks))
+        return
+    bounds = [len(blocks) * part // count for part in range(count + 1)]
+    with ThreadPoolExecutor(count, "normalize") as threads:
+        for done in [threads.submit(write, *part) for part in pairwise(bounds)]:
+            done.result()
 
 
 def _power(order: float | str) -> float:
