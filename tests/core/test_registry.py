@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,3 +174,34 @@ def test_tasks_that_interleave_do_not_see_each_other_s_scopes(programs: list[lis
         return await asyncio.gather(*map(task, programs))
 
     assert all(map(all, asyncio.run(together())))
+
+
+@pytest.mark.parametrize("name", ["swish", "Dense", "adam"])
+def test_the_dictionary_refuses_names_of_keras(name: str) -> None:
+    """Unless it is said that they are meant; what Keras itself has under a name is no other meaning of it."""
+    with CustomObjectScope():  # what is done here ends here
+        with pytest.raises(ValueError, match=rf"'{name}' is taken by Keras .*override"):
+            get_custom_objects()[name] = double
+        with pytest.raises(ValueError, match="taken by Keras"):
+            get_custom_objects().update({name: double})
+        with pytest.raises(ValueError, match="choose another$"):  # no override would make Keras look for it
+            get_custom_objects()["accuracy"] = double
+        before = name in get_custom_objects()
+        get_custom_objects().override({name: double})
+        after = get_custom_objects()[name]
+        get_custom_objects()["relu"] = keras.activations.relu
+
+    assert (before, after) == (False, double)
+    assert name not in get_custom_objects()
+
+
+def test_what_is_put_over_a_name_of_keras_is_what_keras_finds() -> None:
+    """In the whole process, until it is taken out."""
+    get_custom_objects().override({"swish": double})
+    try:
+        found = keras.layers.Dense(1, activation="swish").activation
+    finally:
+        del get_custom_objects()["swish"]
+
+    assert found is double
+    assert keras.activations.get("swish") is keras.activations.swish

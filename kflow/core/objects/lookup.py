@@ -144,7 +144,11 @@ def install() -> None:
             _bind_names_on_compile(compiler)
         registration.GLOBAL_CUSTOM_NAMES = Registry(registration.GLOBAL_CUSTOM_NAMES, "names")
         # Last, because it is what tells that all is in place.
-        registration.GLOBAL_CUSTOM_OBJECTS = Registry(registration.GLOBAL_CUSTOM_OBJECTS, "objects")
+        registration.GLOBAL_CUSTOM_OBJECTS = Registry(
+            registration.GLOBAL_CUSTOM_OBJECTS,
+            "objects",
+            lambda objects: refuse_built_in_names(objects, "put it in with get_custom_objects().override({...})"),
+        )
 
 
 # A name given to Model.compile together with the object that it meant there.
@@ -246,12 +250,12 @@ def _bound(value: Any) -> Any:
     return value
 
 
-def refuse_built_in_names(objects: Mapping[Any, Any]) -> None:
-    """Raise ValueError if a name is that of a different object of Keras."""
+def refuse_built_in_names(objects: Mapping[Any, Any], way_out: str = "pass override=True") -> None:
+    """Raise ValueError if a name is that of a different object of Keras; it tells how that is done on purpose."""
     for module, built_ins in built_in_objects().items():
         for name in objects.keys() & built_ins.keys():
             if objects[name] is not built_ins[name]:
-                msg = f"the custom name {name!r} is taken by Keras ({module}); choose another, or pass override=True"
+                msg = f"the custom name {name!r} is taken by Keras ({module}); choose another, or {way_out}"
                 raise ValueError(msg)
     for name in objects.keys() & COMPILE_NAMES:
         msg = f"the custom name {name!r} is taken by Keras (Model.compile); choose another"

@@ -6,7 +6,7 @@ The open scopes live in a context variable, hence threads and asyncio tasks neve
 import difflib
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,9 +53,15 @@ class Registry(MutableMapping[Any, Any]):
     Reads see the innermost scope first; writes and deletions inside a scope end with it.
     """
 
-    def __init__(self, base: MutableMapping[Any, Any], field: str) -> None:
+    def __init__(
+        self,
+        base: MutableMapping[Any, Any],
+        field: str,
+        refuse: Callable[[Mapping[Any, Any]], None] = lambda _: None,
+    ) -> None:
         self._base = base
         self._field = field
+        self._refuse = refuse
         self._base_sources: dict[Any, str] = {}
 
     def _parts(self) -> list[MutableMapping[Any, Any]]:
@@ -85,6 +91,21 @@ class Registry(MutableMapping[Any, Any]):
         raise KeyError(key)
 
     def __setitem__(self, key: object, value: object) -> None:
+        self._refuse({key: value})
+        self._put(key, value)
+
+    def override(self, objects: Mapping[Any, Any]) -> None:
+        """Put names in like ``update``, those that Keras itself uses too.
+
+        Parameters
+        ----------
+        objects : mapping of str to class or function
+            What the names mean from now on, such as ``{"swish": my_swish}``.
+        """
+        for key, value in objects.items():
+            self._put(key, value)
+
+    def _put(self, key: object, value: object) -> None:
         layers = open_layers.get()
         self._parts()[-1][key] = value
         if self._field == "objects":

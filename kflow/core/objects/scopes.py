@@ -217,7 +217,8 @@ def get_custom_objects() -> Registry:
     -------
     mutable mapping of str to class or function
         Not a copy and not a ``dict``: one object for all threads, each of which sees its own scopes in it. Its
-        method ``sources()`` tells for each name where it came from, such as ``"the scope at train.py:12"``.
+        method ``sources()`` tells for each name where it came from, such as ``"the scope at train.py:12"``. A
+        name that Keras itself uses is a ValueError, unless it is put in with the method ``override({...})``.
 
     Raises
     ------
@@ -226,8 +227,8 @@ def get_custom_objects() -> Registry:
 
     Notes
     -----
-    Names are not checked against Keras's own. A reference that was taken from Keras before kflow was first
-    used is the bare dictionary under the view: what it is given is visible everywhere, no scope undoes it.
+    A reference that was taken from Keras before kflow was first used is the bare dictionary under the view: what
+    it is given is visible everywhere, no scope undoes it, and it is not checked against Keras's own names.
 
     Examples
     --------
