@@ -184,8 +184,6 @@ def test_the_dictionary_refuses_names_of_keras(name: str) -> None:
             get_custom_objects()[name] = double
         with pytest.raises(ValueError, match="taken by Keras"):
             get_custom_objects().update({name: double})
-        with pytest.raises(ValueError, match="choose another$"):  # no override would make Keras look for it
-            get_custom_objects()["accuracy"] = double
         before = name in get_custom_objects()
         get_custom_objects().override({name: double})
         after = get_custom_objects()[name]
