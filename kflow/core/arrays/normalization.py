@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["normalize"]
 
 _THREADS = 4  # the most that are used: a few can make use of all the bandwidth that there is
-_WORTH_A_THREAD = 8  # blocks, of 1 MiB, that a thread should have to do
-_WIDE = 64  # from this many columns on, one dot product per row is quicker than one matrix product for all rows
+_WORTH_A_THREAD = 4  # blocks that a thread should have to do
+_WIDE = 64  # from this many columns on, one dot product per row is quicker than one einsum for all rows
 
 
 def normalize(
@@ -112,7 +112,7 @@ def _write_array(scaling: _Scaling, source: NDArray[Any], target: NDArray[Any]) 
 
     Which thread does a block changes no bit of it, and the blocks are the same for any number of threads.
     """
-    blocks = list(row_blocks(source))
+    blocks = list(row_blocks(source, scaling.block_size()))
 
     def write(first: int, last: int) -> None:
         for start, stop in blocks[first:last]:
@@ -193,6 +193,13 @@ class _Scaling:
 
         return cls(axes, power, dtype, _Lengths.of(blocks, axes, power))
 
+    def block_size(self) -> int:
+        """Return the bytes of the blocks that threads should do: large ones, as Python serves one thread at a time.
+
+        Where the lengths of a block need memory of their own, asking for more at once takes longer than it saves.
+        """
+        return 2**21 if self.power == 2 and self.lengths is None else 2**20
+
     def values(self, block: NDArray[Any]) -> NDArray[Any]:
         """Return the rows in the type to calculate in."""
         return block.astype(np.result_type(self.dtype, np.float32), copy=False)
@@ -212,14 +219,7 @@ class _Scaling:
         with np.errstate(all="ignore"):
             if lengths.peaks is not None:
                 values = values / lengths.peaks
-            np.divide(values, _spread(lengths.values, values.shape), out=target, casting="same_kind")
-
-
-def _spread(lengths: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the lengths of short rows repeated: NumPy divides entry by entry quicker than row by row."""
-    if lengths.shape == (*shape[:-1], 1) and shape[-1] < _WIDE:
-        return np.repeat(lengths, shape[-1]).reshape(shape)
-    return lengths
+            np.divide(values, lengths.values, out=target, casting="same_kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,19 +289,14 @@ def _dots(values: NDArray[Any]) -> NDArray[Any]:
     """Return the dot product of each row with itself."""
     if values.shape[-1] >= _WIDE:
         return np.asarray(np.vecdot(values, values))
-    return _narrow_sums(np.square(values))
-
-
-def _narrow_sums(terms: NDArray[Any]) -> NDArray[Any]:
-    """Return the sum of each short row, as one matrix product."""
-    width = terms.shape[-1]
-    return (terms.reshape(-1, width) @ np.ones(width, terms.dtype)).reshape(terms.shape[:-1])
+    # Not a matrix product, though it takes less alone: BLAS would start threads of its own beside ours.
+    return np.asarray(np.einsum("...i,...i->...", values, values))
 
 
 def _sum(terms: NDArray[Any], axes: tuple[int, ...]) -> Any:
     """Return sums along the axes, which are kept as 1."""
     if axes == (terms.ndim - 1,) and terms.flags.c_contiguous:  # along these NumPy adds up pairwise
         if terms.shape[-1] < _WIDE:
-            return _narrow_sums(terms)[..., np.newaxis]
+            return np.einsum("...i->...", terms)[..., np.newaxis]
         return terms.sum(axis=axes, keepdims=True, dtype=terms.dtype)
     return terms.sum(axis=axes, keepdims=True, dtype=np.result_type(terms.dtype, np.float64))  # without drift

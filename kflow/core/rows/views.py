@@ -44,15 +44,15 @@ def by_rows(x: ArrayLike) -> Any:
     return x if getattr(x, "is_read_by_rows", False) is True else np.asarray(x)
 
 
-def row_blocks(source: Any) -> Iterator[tuple[int, int]]:
-    """Yield the first row, and the row after the last one, of blocks that fit into memory easily.
+def row_blocks(source: Any, size: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the first row, and the row after the last one, of blocks that fit into memory easily, or of some bytes.
 
     Examples
     --------
     >>> list(row_blocks(np.zeros((5, 2**17), "float32")))
     [(0, 2), (2, 4), (4, 5)]
     """
-    size = _CACHED if isinstance(source, np.ndarray) else _READ
+    size = size or (_CACHED if isinstance(source, np.ndarray) else _READ)
     step = max(1, size // max(1, prod(source.shape[1:]) * source.dtype.itemsize))
     for start in range(0, source.shape[0], step):
         yield start, min(start + step, source.shape[0])
