@@ -219,7 +219,7 @@ class Workspace:
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb", buffering=0) as stream:
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         size = os.fstat(stream.fileno()).st_size
         if size < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
             content = stream.read(size + 1)

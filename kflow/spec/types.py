@@ -227,12 +227,12 @@ class Origin(_Text):
     @property
     def is_remote(self) -> bool:
         """Whether the file is behind a network."""
-        return self.lower().startswith(("http://", "https://"))
+        return "://" in self and self.lower().startswith(("http://", "https://"))
 
     @property
     def local_path(self) -> str:
         """The path of an origin on this machine."""
-        return _path_of_url(self) if self.lower().startswith("file://") else str(self)
+        return _path_of_url(self) if "://" in self and self.lower().startswith("file://") else str(self)
 
 
 class Digest(_Text):
