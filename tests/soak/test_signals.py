@@ -25,7 +25,8 @@ SEED = int(os.environ.get("KFLOW_SOAK_SEED", "0"))
 IN_A_ROW = 3
 """Interruptions of one run, before it may come to its end."""
 
-# Two trainings, a step that leaves processes behind, one of them detached, and light steps, side by side.
+# Two trainings in one worker, and beside them steps in another one that leave processes behind, some of them detached.
+# (Trainings side by side would each load TensorFlow, which takes longer than all the rest.)
 WORKFLOW = """
 kflow: 1
 name: soaked
@@ -34,8 +35,11 @@ steps:
   digits: {kind: fetch, origin: digits.h5}
   x: {kind: slice_hdf5, datapath: "${digits}", dataset: images, end: 64, normalizer: {scale: 0.0625}}
   y: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 64}
-  strange: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 64, normalizer: user.py:change}
-  unit: {kind: normalize, x: "${strange}", axis: 0}
+  first: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 64, normalizer: steps.py:change}
+  second: {kind: normalize, x: "${first}", axis: 0}
+  third: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 80, normalizer: steps.py:change, needs: [second]}
+  fourth: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 96, normalizer: steps.py:change, needs: [third]}
+  fifth: {kind: normalize, x: "${fourth}", axis: 0, order: 1}
   custom: {kind: register_objects, objects: {Pause: user.py:Pause}}
   model:
     kind: build_model
@@ -49,28 +53,30 @@ steps:
     {kind: train, model: "${model}", x: "${x}", y: "${y}", loss: sparse_categorical_crossentropy, epochs: 6,
      batch_size: 16, optimizer: adam, callbacks: [Pause], objects: "${custom}", checkpoint: {every: 1}}
   two:
-    {kind: train, model: "${model}", x: "${x}", y: "${y}", loss: sparse_categorical_crossentropy, epochs: 6,
+    {kind: train, model: "${one.model}", x: "${x}", y: "${y}", loss: sparse_categorical_crossentropy, epochs: 6,
      batch_size: 8, optimizer: sgd, callbacks: [Pause], objects: "${custom}", checkpoint: {every: 1}}
   save: {kind: save_model, model: "${one.model}", filepath: results/one.keras, objects: "${custom}"}
 """
-CODE = """
+CODE = {
+    "steps.py": """
 import subprocess, time
 
 def change(block):
     subprocess.Popen(["sleep", "1000"])
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    time.sleep(0.5)
+    time.sleep(1.5)
     return block + 1
+""",
+    "user.py": """
+import time
 
-try:
-    import keras
-except ImportError:
-    keras = None
+import keras
 
-class Pause(keras.callbacks.Callback if keras else object):
+class Pause(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
-        time.sleep(0.2)
-"""
+        time.sleep(0.15)
+""",
+}
 
 
 def results(folder: Any, store: Path) -> Mapping[str, str]:
@@ -86,7 +92,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     make_folder: MakeFolder, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Whenever the signal came: 0 survivors, 0 corrupt, and in the end the same bytes."""
-    folder, store = make_folder(WORKFLOW, {"user.py": CODE}), tmp_path / "store"
+    folder, store = make_folder(WORKFLOW, CODE), tmp_path / "store"
     began = time.monotonic()
     run_to_its_end(folder)
     length = time.monotonic() - began
