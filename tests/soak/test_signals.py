@@ -37,8 +37,10 @@ steps:
   y: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 64}
   first: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 64, normalizer: steps.py:change}
   second: {kind: normalize, x: "${first}", axis: 0}
-  third: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 80, normalizer: steps.py:change, needs: [second]}
-  fourth: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 96, normalizer: steps.py:change, needs: [third]}
+  third:
+    {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 80, normalizer: steps.py:change, needs: [second]}
+  fourth:
+    {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 96, normalizer: steps.py:change, needs: [third]}
   fifth: {kind: normalize, x: "${fourth}", axis: 0, order: 1}
   custom: {kind: register_objects, objects: {Pause: user.py:Pause}}
   model:
@@ -55,7 +57,7 @@ steps:
   two:
     {kind: train, model: "${one.model}", x: "${x}", y: "${y}", loss: sparse_categorical_crossentropy, epochs: 6,
      batch_size: 8, optimizer: sgd, callbacks: [Pause], objects: "${custom}", checkpoint: {every: 1}}
-  save: {kind: save_model, model: "${one.model}", filepath: results/one.keras, objects: "${custom}"}
+  save: {kind: save_model, model: "${two.model}", filepath: results/trained.keras, objects: "${custom}"}
 """
 CODE = {
     "steps.py": """
@@ -83,7 +85,7 @@ def results(folder: Any, store: Path) -> Mapping[str, str]:
     """Return the digests of all that a run gave, and of the file that it was asked for."""
     record = next(iter(read_records(store)))
     found = {f"{name}.{out}": each.digest for name, step in record.steps.items() for out, each in step.outputs.items()}
-    return {**found, "file": digest_file(folder.path / "results" / "one.keras")}
+    return {**found, "file": digest_file(folder.path / "results" / "trained.keras")}
 
 
 @pytest.mark.timeout(0)
