@@ -210,12 +210,21 @@ class Workspace:
         """Return how many GPUs a wish (a number or 'all') comes to on this machine."""
         return self.count_gpus() if wanted == "all" else int(wanted)
 
+    def variables(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the environment variables that are set and change what libraries compute."""
+        names = [name for library in libraries for name in COMPUTING.get(library, ())]
+        return {name: os.environ[name] for name in names if name in os.environ}
+
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries; 'none' for one that is not there."""
         for name in libraries:
             if name not in self._versions:
                 self._versions[name] = _version(name)
         return {name: self._versions[name] for name in libraries}
+
+
+COMPUTING = {"tensorflow": ("NVIDIA_TF32_OVERRIDE", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")}
+"""The environment variables by which users change what a library computes, to the bit."""
 
 
 def _digest(path: Path, algorithm: str) -> str:

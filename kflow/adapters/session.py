@@ -60,6 +60,7 @@ def keras_session(
     # Automatic layer names count up in a process; a clean count makes a model's bytes repeatable.
     keras.backend.clear_session()
     keras.utils.set_random_seed(context.seed)
+    _forget_settings(keras)
     # The outer scope takes back what the user's modules register with Keras while they are imported.
     order = _op_determinism(context) if is_deterministic else contextlib.nullcontext()
     with order, custom_object_scope({}), imported(places) as names:
@@ -67,6 +68,14 @@ def keras_session(
         with custom_object_scope(names, source="the objects of this step"):
             yield names
     keras.backend.clear_session()
+
+
+def _forget_settings(keras: ModuleType) -> None:
+    """Set what Keras takes from a file in the home folder, or from an earlier step: the workflow says what counts."""
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
 
 
 @contextlib.contextmanager

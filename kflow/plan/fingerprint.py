@@ -25,6 +25,7 @@ def components(
     files: Mapping[str, str],
     code: Mapping[str, str],
     libraries: Mapping[str, str],
+    variables: Mapping[str, str],
     seed: int,
     gpus: int,
     threads: int = 0,
@@ -44,6 +45,8 @@ def components(
         The digest of each user module that the step uses, with the local modules that it imports.
     libraries : mapping of str to str
         The versions of the libraries that compute the result.
+    variables : mapping of str to str
+        The environment variables that change what these libraries compute; those that the step names are its own.
     seed : int
         The seed; left out for a kind that draws no random numbers.
     gpus : int
@@ -62,7 +65,7 @@ def components(
         "kind": spec.kind,
         "version": spec.version,
         "fields": _fields(step),
-        "environ": {name: _sha256(value) for name, value in step.variables.items()},
+        "environ": {name: _sha256(value) for name, value in {**variables, **step.variables}.items()},
         "inputs": dict(inputs),
         "files": dict(files),
         "code": dict(code),

@@ -53,6 +53,9 @@ class Surroundings(Protocol):
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries."""
 
+    def variables(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the environment variables that are set and change what libraries compute."""
+
     def gpus(self, wanted: int | str) -> int:
         """Return how many GPUs a wish comes to on this machine."""
 
@@ -139,6 +142,7 @@ class Planner:
             files=files,
             code=code,
             libraries=around.versions(step.spec.libraries),
+            variables=around.variables(step.spec.libraries),
             seed=self.bound.workflow.seed,
             gpus=around.gpus(step.spec.gpus_wanted()),
             threads=step.spec.cpus_wanted() if "tensorflow" in step.spec.libraries else 0,

@@ -20,7 +20,7 @@ from kflow.spec.base import input_paths
 from kflow.spec.types import OutputPath
 from kflow.store.entry import MANIFEST, Entry
 from kflow.store.store import Store
-from kflow.workspace import Workspace
+from kflow.workspace import COMPUTING, Workspace
 
 Render = Callable[[Sequence[events.Event]], str]
 _STAND_IN = "5d41402abc4b2a76b9719d911017c592"
@@ -102,7 +102,7 @@ def _compile(scene: Scene, entries: Iterable[Entry], outcome: Mapping[str, Any])
         value = {
             "store": str(scene.store.root),
             "installed": scene.installed,
-            "environ": dict(_variables(scene.bound)),
+            "environ": _unset() | dict(_variables(scene.bound, scene.workspace)),
             "folders": [compiled.identify(os.path.dirname(path)) for path in _outputs(scene)],  # noqa: PTH120
             "entries": [folder.removeprefix(here) for folder in folders],
             "files": [path.removeprefix(here) for path in watched],
@@ -167,8 +167,13 @@ def _require(found: State, size: int | None = None) -> State:
     return found
 
 
-def _variables(bound: Bound) -> Iterator[tuple[str, str]]:
+def _unset() -> dict[str, str | None]:
+    """Return the variables that would change what a library computes, and are not set."""
+    return dict.fromkeys(name for names in COMPUTING.values() for name in names)
+
+
+def _variables(bound: Bound, around: Workspace) -> Iterator[tuple[str, str]]:
     """Yield the environment variables that the steps use, each as the digest of its value."""
     for step in bound.workflow.steps.values():
-        for name, value in step.variables.items():
+        for name, value in {**around.variables(tuple(COMPUTING)), **step.variables}.items():
             yield name, hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()

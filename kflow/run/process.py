@@ -18,8 +18,10 @@ from kflow.run.log import Pump, StepLog
 from kflow.spec.base import TENSORFLOW_THREADS
 
 Report = Callable[[Mapping[str, Any]], None]
-_PATIENCE = 30.0
+_PATIENCE = 5.0
 """Seconds to wait for a watchdog that was told to end."""
+_MARK = "KFLOW_WORKER"
+"""An environment variable that all has which a worker has started."""
 
 
 class WorkerDied(RunError):  # noqa: N818  it is reported as what it is
@@ -121,6 +123,7 @@ class Worker:
         read_end, write_end = os.pipe()
         output, printed = os.pipe()
         self._kills_before = _count_memory_kills()
+        mark = secrets.token_hex(16)
         self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
             # -P: a random.py in the current folder must not stand in for the standard library's.
             [sys.executable, "-P", "-m", "kflow.run.watchdog", str(write_end)],
@@ -130,12 +133,12 @@ class Worker:
             text=True,
             encoding="utf-8",
             pass_fds=[write_end],
-            env=worker_environment(self.seat),
+            env={**worker_environment(self.seat), _MARK: mark},
             start_new_session=True,  # its own group, so that it can be ended should the watchdog be killed
         )
         os.close(write_end)
         os.close(printed)
-        threading.Thread(target=_end_group, args=(self._process.pid,), daemon=True).start()
+        threading.Thread(target=_end_group, args=(self._process.pid, mark), daemon=True).start()
         self._replies = os.fdopen(read_end, encoding="utf-8")
         self._pump = Pump(output)
         self._pump.start()
@@ -146,7 +149,8 @@ class Worker:
 
     def _end_late(self) -> None:
         self._is_late = True
-        self._kill()
+        if self._process is not None:
+            _end(self._process)
 
     def _death(self, timeout: float | None) -> WorkerDied:
         assert self._process is not None, "it has been started"
@@ -158,14 +162,11 @@ class Worker:
             if _count_memory_kills() > self._kills_before:
                 return WorkerDied("the worker process was killed by the kernel, for there was not enough memory")
             return WorkerDied("the worker process was killed; the machine may have run out of memory")
+        if code == -signal.SIGTERM:
+            return WorkerDied("the worker process was stopped with SIGTERM")
         if code < 0:
             return WorkerDied(f"the worker process crashed with {signal.Signals(-code).name}")
         return WorkerDied(f"the worker process ended with code {code}")
-
-    def _kill(self) -> None:
-        process = self._process
-        if process is not None:
-            process.terminate()  # the watchdog knows all that is to be ended
 
     def retire(self) -> None:
         """End the process, and let no other one be started, not even one that another thread is about to start."""
@@ -177,13 +178,7 @@ class Worker:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        _close(process.stdin)
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:  # somebody has stopped the watchdog
-            process.kill()
-            process.wait()
+        _end(process)
         _close(self._replies)
 
 
@@ -238,17 +233,35 @@ class Workers:
             worker.retire()
 
 
+def _end(watchdog: "subprocess.Popen[str]") -> None:
+    """End a watchdog, which ends all that its worker has started; should it not, the rest is for `_end_group`."""
+    watchdog.terminate()
+    watchdog.send_signal(signal.SIGCONT)  # somebody may have stopped it
+    _close(watchdog.stdin)
+    try:
+        watchdog.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        watchdog.kill()
+        watchdog.wait()
+
+
 def _close(stream: IO[str] | None) -> None:
     if stream:
         with contextlib.suppress(OSError, ValueError):  # another thread may be at work with it
             stream.close()
 
 
-def _end_group(pid: int) -> None:
+def _end_group(pid: int, mark: str) -> None:
     """Wait for the end of a watchdog; one that was killed leaves what it watched to be ended here."""
     with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         os.killpg(pid, signal.SIGKILL)
+    sign = f"{_MARK}={mark}".encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+                if sign in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _count_memory_kills() -> int:

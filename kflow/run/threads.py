@@ -1,11 +1,12 @@
 """The threads that carry steps out: they are kept between steps, as starting one takes as long as a small step."""
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-_PATIENCE = 5.0
-"""Seconds to wait at the end for a thread that is still at work."""
+_PATIENCE = 2.0
+"""Seconds to wait at the end for threads that are still at work: a download may hear nothing for long."""
 
 
 class Threads:
@@ -14,6 +15,7 @@ class Threads:
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._deadline: float | None = None
 
     def call(self, work: Callable[[], None], *, beside: int) -> None:
         """Let a thread call a function, beside so many that are not done yet."""
@@ -24,11 +26,12 @@ class Threads:
         self._calls.put(work)
 
     def stop(self) -> None:
-        """Wait for the calls under way, though not forever."""
+        """Wait for the calls under way, though not forever; a second time no longer than the first time allowed."""
+        self._deadline = self._deadline or time.monotonic() + _PATIENCE
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(max(0.0, self._deadline - time.monotonic()))
 
     def _serve(self) -> None:
         while work := self._calls.get():

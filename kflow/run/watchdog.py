@@ -51,7 +51,9 @@ def _wait(worker: int, words: int) -> int:
         ended = _reap()
         if worker in ended:
             return ended[worker]
-        if _RUNNER in ready or signal.SIGTERM in heard:
+        if signal.SIGTERM in heard:
+            return signal.SIGTERM
+        if _RUNNER in ready:
             return signal.SIGKILL
 
 

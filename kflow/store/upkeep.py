@@ -1,6 +1,7 @@
 """Looking after a store: what is in it, whether it is whole, and what may go."""
 
 import contextlib
+import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,9 +107,10 @@ class Finding:
 
 
 def inspect(store: Store) -> Iterator[Finding]:
-    """Read every entry to its last byte, and tell of each what was found."""
+    """Read every entry to its last byte, and tell of each what was found; what lies there besides is none."""
     for folder in sorted((store.root / "entries").glob("*/*")):
-        yield _inspect(folder)
+        if re.fullmatch(r"[0-9a-f]{64}", folder.name) and folder.name.startswith(folder.parent.name):
+            yield _inspect(folder)
 
 
 def _inspect(folder: Path) -> Finding:

@@ -1,7 +1,14 @@
 """``deterministic: true`` switches on the op determinism of TensorFlow for its step, and for no other."""
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from kflow.run.record import read_records
 
 WORKFLOW = """
 kflow: 1
@@ -34,6 +41,51 @@ class Look(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         Path(f"{self.name}.txt").write_text(str(is_op_determinism_enabled()))
 """
+
+
+PLAIN = """
+kflow: 1
+name: plain
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 32}
+  model:
+    kind: build_model
+    layers: [Input: {shape: [8, 8, 1]}, Conv2D: {filters: 2, kernel_size: 3}, BatchNormalization, Flatten,
+             Dense: {units: 3}]
+  guesses: {kind: predict, model: "${model}", x: "${x}"}
+"""
+
+
+def test_the_settings_in_the_home_folder_change_nothing(make_folder: Callable[..., Any], tmp_path: Path) -> None:
+    """What counts stands in the workflow: the type of numbers, their order in images, and epsilon are Keras's own."""
+    folder = make_folder(PLAIN)
+    folder.kflow("run", "w.yaml", "--store", str(tmp_path / "one"))
+    settings = {"floatx": "float16", "epsilon": 1e-3, "backend": "torch", "image_data_format": "channels_first"}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "keras.json").write_text(json.dumps(settings))
+    done = folder.kflow("run", "w.yaml", "--store", str(tmp_path / "two"), KERAS_HOME=str(tmp_path / "home"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (next(iter(read_records(tmp_path / name))).steps for name in ("one", "two"))
+    assert one["model"].outputs == two["model"].outputs
+    assert one["guesses"].outputs == two["guesses"].outputs
+
+
+def test_variables_that_change_the_bits_count(make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the steps that TensorFlow computes, and for no others; the plan names the variable."""
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    folder = make_folder(PLAIN)
+    folder.kflow("run", "w.yaml")
+    same = folder.kflow("plan", "w.yaml").stdout
+    other = folder.kflow("plan", "w.yaml", TF_ENABLE_ONEDNN_OPTS="0").stdout
+
+    assert same.count("reuse") == 4, same
+    assert re.findall(r"^(\w+) +(\w+) ", other, re.MULTILINE)[:3] == [
+        ("reuse", "x"),
+        ("run", "model"),
+        ("wait", "guesses"),
+    ]
+    assert "variable TF_ENABLE_ONEDNN_OPTS added" in other
 
 
 def test_op_determinism_is_that_of_one_step(make_folder: Callable[..., Any]) -> None:

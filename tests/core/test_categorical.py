@@ -339,3 +339,20 @@ def test_classes_without_a_sure_order_are_refused(classes, error, message):
     """A column that changes from run to run would be a silent error."""
     with pytest.raises(error, match=message):
         to_categorical(["a"], classes=classes)
+
+
+def test_masked_labels_are_refused():
+    """As in the lazy form: a label that is hidden would count like the others."""
+    with pytest.raises(TypeError, match="y has masked entries"):
+        to_categorical(np.ma.array([0, 1, 2], mask=[0, 1, 0]))
+
+
+def test_tuples_are_labels():
+    """Anything that can be hashed is; the inverse gives them back."""
+    classes = [("a", 1), ("b", 2), ("a", 2)]
+    labels = [("a", 2), ("a", 1)]
+
+    encoded = to_categorical(labels, classes=classes)
+
+    np.testing.assert_array_equal(encoded, [[0, 0, 1], [1, 0, 0]])
+    assert list(from_categorical(encoded, classes)) == labels

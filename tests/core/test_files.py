@@ -210,11 +210,14 @@ def test_local_origins(form: str, tmp_path: Path, cache: Path, left: Left) -> No
 
 
 def test_local_origin_must_be_a_file(tmp_path: Path, cache: Path, left: Left) -> None:
-    """A missing file, a device and a file of another size limit are refused."""
+    """A missing file, a device, a pipe and a file of another size limit are refused."""
     with pytest.raises(FileNotFoundError, match="nothing"):
         get_file("a", tmp_path / "nothing", cache_dir=cache)
     with pytest.raises(DownloadError, match="not a regular file"):
         get_file("a", "/dev/zero", cache_dir=cache)
+    os.mkfifo(tmp_path / "pipe")  # that nobody will ever write to
+    with pytest.raises(DownloadError, match="not a regular file"):
+        get_file("a", tmp_path / "pipe", cache_dir=cache)
     (tmp_path / "b").write_bytes(BODY)
     with pytest.raises(DownloadError, match="max_size=10"):
         get_file("a", tmp_path / "b", cache_dir=cache, max_size=10)

@@ -1,5 +1,7 @@
 import math
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -277,3 +279,54 @@ def test_masked_entries_are_refused():
     """They would count like the others."""
     with pytest.raises(TypeError, match="x has masked entries"):
         normalize(np.ma.masked_greater([1.0, 2.0], 1.5))
+
+
+@pytest.mark.parametrize("order", [-1, -2, -3.5, -0.5])
+@pytest.mark.parametrize("values", [[1e200, 3e200], [1e-200, 3e-200], [1e-150, 1e150], [2.0, 5.0]])
+def test_negative_orders_neither_over_nor_underflow(order, values):
+    """The smallest entry decides; the reference divides by it first."""
+    ratios = np.array(values) / min(values)
+
+    got = normalize(values, order=order)
+
+    np.testing.assert_allclose(got, ratios / np.sum(ratios**order) ** (1 / order), rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [-1, -2])
+def test_a_zero_makes_a_vector_of_length_0_for_negative_orders(order):
+    """Such vectors stay as they are, however large their other entries are."""
+    x = np.array([[1e200, 0.0], [3.0, 0.0], [0.0, 0.0]])
+
+    np.testing.assert_array_equal(normalize(x, order=order), x)
+
+
+@pytest.mark.parametrize("turn", [lambda x: x[:, ::-1], lambda x: np.broadcast_to(x[:, :1], x.shape)])
+def test_rows_that_are_read_backwards_or_repeated_do_not_drift(turn):
+    """Whatever the strides, the sum is as exact."""
+    x = turn(np.ones((1, 2_000_000), "float32"))
+
+    np.testing.assert_allclose(normalize(x), np.full(x.shape, 2e6**-0.5), rtol=1e-6)
+
+
+def test_threads_outlive_the_main_thread(tmp_path):
+    """A thread that goes on when the script has ended, and what is called at exit, normalize as ever."""
+    code = (
+        "import atexit, threading, time\n"
+        "import numpy as np\n"
+        "from kflow.core import normalize\n"
+        "x = np.ones((400_000, 16))\n"
+        "def work():\n"
+        "    time.sleep(0.5)\n"
+        "    print(normalize(x)[-1, -1])\n"
+        "threading.Thread(target=work).start()\n"
+        "atexit.register(lambda: print(normalize(x)[0, 0]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("0.25\n0.25\n", "")
+
+
+def test_what_a_thread_raises_is_raised():
+    """Whichever it is; the first call is made in this thread."""
+    with pytest.raises(ZeroDivisionError):
+        normalization._side_by_side([lambda: None, lambda: 1 // 0])

@@ -184,6 +184,9 @@ def test_the_dictionary_refuses_names_of_keras(name: str) -> None:
             get_custom_objects()[name] = double
         with pytest.raises(ValueError, match="taken by Keras"):
             get_custom_objects().update({name: double})
+        with pytest.raises(ValueError, match="taken by Keras"):
+            get_custom_objects().update([("fine", double), (name, double)])
+        assert "fine" not in get_custom_objects()
         before = name in get_custom_objects()
         get_custom_objects().override({name: double})
         after = get_custom_objects()[name]
@@ -203,3 +206,15 @@ def test_what_is_put_over_a_name_of_keras_is_what_keras_finds() -> None:
 
     assert found is double
     assert keras.activations.get("swish") is keras.activations.swish
+
+
+def test_names_that_compile_does_not_look_for_are_refused_in_any_case() -> None:
+    """To say that they are meant would not help: Keras makes of them what fits the model."""
+    for use in (
+        lambda: get_custom_objects().override({"accuracy": double}),
+        CustomObjectScope({"acc": double}, override=True).__enter__,
+    ):
+        with pytest.raises(ValueError, match="choose another"):
+            use()
+
+    assert not {"acc", "accuracy"} & get_custom_objects().keys()

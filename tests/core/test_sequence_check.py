@@ -57,6 +57,8 @@ def test_each_batch_is_read_once_and_three_of_them_again():
     whole, part = Listed([pair()] * 9), Listed([pair()] * 9)
 
     check_sequence(whole)
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        check_sequence(part, limit=0)
     check_sequence(part, limit=3)
 
     assert whole.read == [2, 1, 1, 1, 2, 1, 1, 1, 2]

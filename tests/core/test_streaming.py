@@ -155,12 +155,13 @@ def test_steps_are_counted_as_for_arrays(matrix, options):
     _assert_same(_fit(matrix, Y, **options), _fit(X, Y, **options))
 
 
+@pytest.mark.parametrize("weights", [{0: 2.0, 2: 0.5}, {0: 2, 1: 0.5}, {2: 3}])
 @pytest.mark.parametrize("encode", [lambda y: y, lambda y: y[:, np.newaxis], lambda y: np.eye(3)[y]])
-def test_class_weights_are_looked_up_row_by_row(matrix, encode):
+def test_class_weights_are_looked_up_row_by_row(matrix, encode, weights):
     """Weights by class do what they do with arrays, for numbers, columns and one-hot rows; others weigh 1."""
     y = encode(LABELS)
     loss = "categorical_crossentropy" if y.shape[-1] == 3 else "sparse_categorical_crossentropy"
-    options = {"class_weight": {0: 2.0, 2: 0.5}}
+    options = {"class_weight": weights}
 
     got = _fit(matrix, y, model=_model(3, loss), **options)
 

@@ -22,6 +22,7 @@ INPUTS: dict[str, Any] = {
     "files": {"datapath": "3"},
     "code": {"layers.py": "4"},
     "libraries": {"keras": "3"},
+    "variables": {"XLA_FLAGS": "5"},
     "seed": 7,
     "gpus": 0,
 }
@@ -122,7 +123,7 @@ def test_a_fingerprint_is_the_same_in_another_process() -> None:
         'p = parse_workflow(parse_document(\'kflow: 1\\nname: w\\nsteps:\\n  a: {kind: train, model: "${m}",'
         ' x: {l: "${x}", r: "${y}"}, y: "${y}", loss: mse, metrics: [accuracy]}\', \'a\'), Registry());'
         "print(fingerprint(components(p.workflow.steps['a'], inputs={'x.l': '1', 'x.r': '2'}, files={}, code={},"
-        " libraries={}, seed=1, gpus=0)))"
+        " variables={}, libraries={}, seed=1, gpus=0)))"
     )
 
     results = {

@@ -164,6 +164,11 @@ class Around:
         """Return one version for all."""
         return dict.fromkeys(libraries, "1")
 
+    def variables(self, libraries: tuple[str, ...]) -> dict[str, str]:
+        """Return none."""
+        del libraries
+        return {}
+
     def gpus(self, wanted: int | str) -> int:
         """Return a number, and none for all."""
         return 0 if wanted == "all" else int(wanted)

@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -233,6 +234,25 @@ def test_a_killed_runner_leaves_no_worker(make_folder: MakeFolder) -> None:
     assert folder.kflow("run", "w.yaml").returncode == 0
     assert folder.statuses()["y"] == "reused"
     assert not left.exists()
+
+
+def test_ctrl_c_does_not_wait_for_servers_that_say_nothing(make_folder: MakeFolder) -> None:
+    """However many downloads have stalled; the bound is that of a test on a busy machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        steps = "".join(
+            f"  s{number}: {{kind: fetch, origin: 'http://127.0.0.1:{listener.getsockname()[1]}/{number}'}}\n"
+            for number in range(6)
+        )
+        folder = make_folder(f"kflow: 1\nname: stalled\nsteps:\n{steps}")
+        runner = folder.start("run", "w.yaml", "--jobs", "6")
+        accepted = [listener.accept() for _ in range(6)]
+        runner.send_signal(signal.SIGINT)
+        out, err = runner.communicate(timeout=20)
+        for connection, _ in accepted:
+            connection.close()
+
+    assert runner.returncode == 130, out + err
+    assert set(folder.statuses().values()) == {"interrupted"}
 
 
 def test_sigterm_stops_a_run_that_is_process_1(make_folder: MakeFolder) -> None:
@@ -471,13 +491,13 @@ def test_a_step_is_tried_again(make_folder: MakeFolder) -> None:
 
 def test_a_step_has_a_timeout(make_folder: MakeFolder) -> None:
     """It is stopped, the message says so, and the fingerprint is that without a timeout."""
-    text = WITH_CODE.replace("user.py:change", "user.py:change, timeout: 2 s")
+    text = WITH_CODE.replace("user.py:change", "user.py:change, timeout: 6 s")
     folder = make_folder(text, {"user.py": WAITING})
     failed = folder.kflow("run", "w.yaml")
     worker = int((folder.path / "pid").read_text())
 
     assert failed.returncode == 1
-    assert "step 'changed' (slice_hdf5) failed: it was stopped after its timeout of 2 s" in failed.stdout
+    assert "step 'changed' (slice_hdf5) failed: it was stopped after its timeout of 6 s" in failed.stdout
     assert is_gone(worker)
     folder.write("go", "")
     folder.kflow("run", "w.yaml")

@@ -134,6 +134,7 @@ def test_each_step_has_its_own_log(worker: Worker, tmp_path: Path) -> None:
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed; the machine may have run out of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
+        ("os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(600)", "was stopped with SIGTERM"),
         ("os._exit(3)", "ended with code 3"),
         ("sys.exit(4)", "ended with code 4"),
     ],
@@ -188,16 +189,26 @@ def test_nothing_gets_away_from_a_worker(worker: Worker, tmp_path: Path, ending:
 
 
 def test_a_worker_does_not_outlive_its_watchdog(worker: Worker, tmp_path: Path) -> None:
-    """Somebody may kill that one, too; the step is told as killed, and the next one gets another worker."""
+    """Somebody may kill that one, too: what it watched is ended all the same, and the next step gets another worker."""
+    detach = DETACH.replace(", env={}", "")  # by the environment it is known whose they are
     body = (
-        "child = os.fork()\nif child == 0:\n    time.sleep(600)\n"
-        "Path('pids').write_text(f'{os.getpid()} {child}')\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
+        f"{detach}Path('worker').write_text(str(os.getpid()))\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
     )
     with pytest.raises(WorkerDied, match="was killed"):
         worker.run(make_task(tmp_path, body), ignore)
 
-    assert all(wait_until_gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert all(wait_until_gone(int((tmp_path / name).read_text())) for name in ("worker", "child", "daemon"))
     assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
+
+
+def test_a_timeout_holds_though_the_watchdog_was_stopped(worker: Worker, tmp_path: Path) -> None:
+    """A stopped process heeds no signal but to go on; then it does its work."""
+    body = f"{DETACH}os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)"
+
+    with pytest.raises(WorkerDied, match="timeout of 10 s"):
+        worker.run(make_task(tmp_path, body), ignore, 10)
+
+    assert not any(is_alive(int((tmp_path / name).read_text())) for name in ("child", "daemon"))
 
 
 def test_a_worker_that_died_between_two_steps_is_replaced(worker: Worker, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is in a store can be listed, verified and collected, also while others use it."""
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_a_damaged_manifest_is_found(store: Store, text: str | None) -> None:
     assert [(each.fingerprint, each.damaged) for each in inspect(store) if each.damaged] == [
         (f"{1:064x}", ["manifest.json"])
     ]
+
+
+def test_what_lies_beside_the_entries_is_none(store: Store) -> None:
+    """Files of the system, and an entry in a wrong place: no damage, as nobody will look for them."""
+    (entry,) = [each for each in store.entries() if each.manifest.fingerprint == f"{1:064x}"]
+    (store.root / "entries" / "zz").mkdir()
+    (store.root / "entries" / "zz" / ".DS_Store").touch()
+    shutil.copytree(entry.folder, store.root / "entries" / "zz" / entry.folder.name)
+
+    assert [each.damaged for each in inspect(store) if each.damaged] == []
 
 
 def test_an_entry_is_read_once_unless_it_is_touched(store: Store) -> None:

@@ -90,6 +90,10 @@ class Classes:
 
     def as_labels(self, y: Any) -> NDArray[Any]:
         """Return labels as an array: of objects unless all are numbers, for NumPy would make text of 1 beside "a"."""
+        if any(isinstance(name, tuple) for name in self.names) and isinstance(y, list | tuple):
+            labels = np.empty(len(y), object)
+            labels[:] = y  # NumPy would take tuples for rows
+            return labels
         return np.asarray(y, None if self._are_numbers else object)
 
     def numbers(self, y: NDArray[Any]) -> NDArray[np.intp]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from kflow.core.arrays.classes import Classes
+from kflow.core.rows.views import refuse_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -94,6 +95,7 @@ class Encoding:
 
     def as_labels(self, y: Any) -> Any:
         """Return labels as something with a shape and rows."""
+        refuse_masks(y, "y")
         if hasattr(y, "dtype") and hasattr(y, "shape"):
             return y
         return np.asarray(y) if self.classes is None else self.classes.as_labels(y)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
@@ -17,7 +17,7 @@ from kflow.core.arrays import tensors
 from kflow.core.rows.views import RowsView, by_rows, row_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -70,8 +70,9 @@ def normalize(
     -----
     As ``keras.utils.normalize`` of Keras 2.1, except that a 1-D input gives a 1-D result, and that several
     axes mean a vector, not a matrix norm. Lengths are accumulated in at least float32, and vectors whose
-    length over- or underflows are scaled first, so that finite input never gives NaN or is flushed to
-    zero. Entries that are NaN or infinite give NaN in their vector.
+    length over- or underflows are scaled first, so that finite input never gives NaN, and is flushed to
+    zero only where the result is too small for its type. With a finite order above 0, an entry that is NaN or
+    infinite makes NaN of its vector.
 
     Examples
     --------
@@ -123,9 +124,33 @@ def _write_array(scaling: _Scaling, source: NDArray[Any], target: NDArray[Any]) 
         write(0, len(blocks))
         return
     bounds = [len(blocks) * part // count for part in range(count + 1)]
-    with ThreadPoolExecutor(count, "normalize") as threads:
-        for done in [threads.submit(write, *part) for part in pairwise(bounds)]:
-            done.result()
+    _side_by_side([partial(write, *part) for part in pairwise(bounds)])
+
+
+def _side_by_side(calls: Sequence[Callable[[], None]]) -> None:
+    """Make calls in threads, the first one in this thread; raise what one of them raises."""
+    failures: list[BaseException] = []
+
+    def make(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            failures.append(error)
+
+    threads = []
+    for call in calls[1:]:
+        thread = threading.Thread(target=make, args=(call,))
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads are to be had, for instance because Python is about to end
+            make(call)
+        else:
+            threads.append(thread)
+    make(calls[0])
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _power(order: float | str) -> float:
@@ -234,18 +259,34 @@ class _Lengths:
         """Return the lengths of the vectors that lie in some blocks of rows."""
         with np.errstate(all="ignore"):  # what overflows here is done again
             lengths = _length(blocks(), axes, power)
-            # Below this, powers of the entries have lost digits to underflow.
-            smallest = float(np.finfo(lengths.dtype).tiny) ** (1 / max(power, 1)) * 1e4
-            if lengths.min() >= smallest and lengths.max() < math.inf:  # not so if one is NaN
+            low, high = _safe_lengths(lengths.dtype, power)
+            if lengths.min() >= low and lengths.max() <= high:  # not so if one is NaN
                 return cls(lengths)
-            if power > 0 and not math.isinf(power):  # else there is no sum that could overflow
-                doubtful = ~(np.isfinite(lengths) & (lengths >= smallest))
-                largest = reduce(np.maximum, (np.abs(block).max(axis=axes, keepdims=True) for block in blocks()))
-                if (largest[doubtful] > 0).any():  # else these are zero vectors
-                    peaks = np.where(doubtful & (largest != 0), largest, 1).astype(largest.dtype)
+            if power != 0 and not math.isinf(power):  # else there is no sum that could overflow
+                doubtful = ~((lengths >= low) & (lengths <= high))
+                ends = (_extreme(block, axes, power) for block in blocks())
+                peaks = reduce(np.maximum if power > 0 else np.minimum, ends)
+                if (peaks[doubtful] > 0).any():  # else these are zero vectors
+                    peaks = np.where(doubtful & (peaks != 0), peaks, 1).astype(peaks.dtype)
                     lengths = _length((block / peaks for block in blocks()), axes, power)
                     return cls(_or_one(lengths), peaks)
             return cls(_or_one(lengths))
+
+
+def _safe_lengths(dtype: np.dtype[Any], power: float) -> tuple[Any, Any]:
+    """Return the smallest and the largest length for which no power of an entry has overflowed, or lost digits."""
+    limits = np.finfo(dtype)
+    if power >= 0:
+        return limits.tiny ** dtype.type(1 / max(power, 1)) * 10_000, limits.max
+    # The small powers are those of large entries.
+    high = limits.tiny ** dtype.type(1 / power) / 10_000
+    return limits.max ** dtype.type(1 / min(power, -1)) * 10_000, min(high, limits.max)
+
+
+def _extreme(block: NDArray[Any], axes: tuple[int, ...], power: float) -> Any:
+    """Return the entry that says most of the length: divided by it, no power over- or underflows."""
+    sizes = np.abs(block)
+    return (sizes.max if power > 0 else sizes.min)(axis=axes, keepdims=True)
 
 
 def _or_one(lengths: NDArray[Any]) -> NDArray[Any]:
@@ -288,6 +329,8 @@ def _part(values: NDArray[Any], axes: tuple[int, ...], power: float) -> Any:
 def _dots(values: NDArray[Any]) -> NDArray[Any]:
     """Return the dot product of each row with itself."""
     if values.shape[-1] >= _WIDE:
+        if values.strides[-1] <= 0:  # backwards or repeated, NumPy adds up one by one, and the sum drifts
+            values = np.ascontiguousarray(values)
         return np.asarray(np.vecdot(values, values))
     # Not a matrix product, though it takes less alone: BLAS would start threads of its own beside ours.
     return np.asarray(np.einsum("...i,...i->...", values, values))

@@ -179,8 +179,9 @@ def normalize(x: Any, axes: tuple[int, ...], power: float) -> Any:
         raise TypeError(msg)
     dtype = x.dtype if x.dtype.is_floating else tf.as_dtype(keras.config.floatx())
     values = tf.cast(x, dtype if dtype.size >= tf.float32.size else tf.float32)
-    if 0 < power < math.inf:  # so that no power over- or underflows; the result does not depend on the peak
-        peak = tf.stop_gradient(tf.reduce_max(tf.abs(values), axes, keepdims=True))
+    if power != 0 and not math.isinf(power):  # so that no power over- or underflows; the result does not depend on it
+        reduce = tf.reduce_max if power > 0 else tf.reduce_min
+        peak = tf.stop_gradient(reduce(tf.abs(values), axes, keepdims=True))
         values = values / tf.where(peak > 0, peak, tf.ones_like(peak))
     return tf.cast(values / _length(values, axes, power), dtype)
 

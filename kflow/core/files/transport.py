@@ -110,10 +110,11 @@ def receive(origin: Origin, patience: Patience, started: Started | None, *, is_v
 @contextlib.contextmanager
 def _open_local(origin: Origin, path: Path) -> Iterator[Answer]:
     try:
-        file = path.open("rb", buffering=0)
+        # Opened without waiting: nobody may ever write to a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise OriginError(error, is_final=True) from None
-    with file:
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise origin.refused("it is not a regular file")

@@ -147,7 +147,7 @@ def install() -> None:
         registration.GLOBAL_CUSTOM_OBJECTS = Registry(
             registration.GLOBAL_CUSTOM_OBJECTS,
             "objects",
-            lambda objects: refuse_built_in_names(objects, "put it in with get_custom_objects().override({...})"),
+            functools.partial(refuse_built_in_names, way_out="put it in with get_custom_objects().override({...})"),
         )
 
 
@@ -250,9 +250,14 @@ def _bound(value: Any) -> Any:
     return value
 
 
-def refuse_built_in_names(objects: Mapping[Any, Any], way_out: str = "pass override=True") -> None:
-    """Raise ValueError if a name is that of a different object of Keras; it tells how that is done on purpose."""
-    for module, built_ins in built_in_objects().items():
+def refuse_built_in_names(
+    objects: Mapping[Any, Any], override: bool = False, *, way_out: str = "pass override=True"
+) -> None:
+    """Raise ValueError if a name is that of a different object of Keras; it tells how that is done on purpose.
+
+    With ``override`` only those names are refused that `Model.compile` never looks for among custom ones.
+    """
+    for module, built_ins in () if override else built_in_objects().items():
         for name in objects.keys() & built_ins.keys():
             if objects[name] is not built_ins[name]:
                 msg = f"the custom name {name!r} is taken by Keras ({module}); choose another, or {way_out}"

@@ -57,7 +57,7 @@ class Registry(MutableMapping[Any, Any]):
         self,
         base: MutableMapping[Any, Any],
         field: str,
-        refuse: Callable[[Mapping[Any, Any]], None] = lambda _: None,
+        refuse: Callable[[Mapping[Any, Any], bool], None] = lambda *_: None,
     ) -> None:
         self._base = base
         self._field = field
@@ -91,18 +91,29 @@ class Registry(MutableMapping[Any, Any]):
         raise KeyError(key)
 
     def __setitem__(self, key: object, value: object) -> None:
-        self._refuse({key: value})
+        self._refuse({key: value}, False)
         self._put(key, value)
 
-    def override(self, objects: Mapping[Any, Any]) -> None:
+    def update(self, *objects: Any, **more: Any) -> None:
+        """Put names in like ``dict.update``; all of them or, if Keras uses one itself, none."""
+        given = dict(*objects, **more)
+        self._refuse(given, False)
+        for key, value in given.items():
+            self._put(key, value)
+
+    def override(self, *objects: Any, **more: Any) -> None:
         """Put names in like ``update``, those that Keras itself uses too.
 
         Parameters
         ----------
-        objects : mapping of str to class or function
-            What the names mean from now on, such as ``{"swish": my_swish}``.
+        *objects : mapping of str to class or function
+            What the names mean from now on, such as ``{"swish": my_swish}``, or pairs of both.
+        **more : class or function
+            The same by keyword.
         """
-        for key, value in objects.items():
+        given = dict(*objects, **more)
+        self._refuse(given, True)
+        for key, value in given.items():
             self._put(key, value)
 
     def _put(self, key: object, value: object) -> None:

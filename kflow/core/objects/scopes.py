@@ -92,8 +92,7 @@ class CustomObjectScope(ContextDecorator):
                 raise TypeError(msg)
             objects.update(given)
         install()
-        if not self._override:
-            refuse_built_in_names(objects)
+        refuse_built_in_names(objects, self._override)
         source = self._source or f"the scope at {calling_line()}"
         layer = Layer(self, source, objects, keras_scope=enter_over_keras_scope(objects))
         open_layers.set((*open_layers.get(), layer))

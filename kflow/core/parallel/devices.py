@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 __all__ = ["choose_devices", "count_gpus", "list_devices", "visible_gpus"]
 
@@ -169,14 +171,14 @@ def _find_problem(chosen: Sequence[str], there: Sequence[str]) -> str:
 
 def _read_request(gpus: int | Sequence[int | str]) -> Sequence[int | str]:
     """Write a number of GPUs as their ids, and refuse what is neither a number nor a list."""
-    each = range(gpus) if isinstance(gpus, int) else gpus
+    each: Any = range(int(gpus)) if isinstance(gpus, Integral) else gpus
     is_list = isinstance(each, Sequence) and not isinstance(gpus, bool | str)
-    if not is_list or any(isinstance(item, bool) or not isinstance(item, int | str) for item in each):
+    if not is_list or any(isinstance(item, bool) or not isinstance(item, Integral | str) for item in each):
         msg = f"gpus is {gpus!r}; give a number of GPUs, such as 2, a list of ids or device names, or None for all GPUs"
         raise TypeError(msg)
-    return each
+    return [item if isinstance(item, str) else int(item) for item in each]
 
 
 def _name_device(device: int | str) -> str:
     """Write 0, '/device:GPU:0', '/gpu:0' and 'gpu:0' as 'GPU:0'."""
-    return f"GPU:{device}" if isinstance(device, int) else device.strip("/").upper().removeprefix("DEVICE:")
+    return device.strip("/").upper().rpartition("DEVICE:")[2] if isinstance(device, str) else f"GPU:{device}"

@@ -161,6 +161,9 @@ def _stream(data: tuple[Any, ...], batch_size: int | None, steps: int | None, **
 
     x, y, weight = data
     rows = count_rows(data)
+    if batch_size is not None and batch_size < 1:
+        msg = f"batch_size must be at least 1, not {batch_size}"
+        raise ValueError(msg)
     if keras.tree.is_nested(y) and weight is not None and not keras.tree.is_nested(weight):
         weight = keras.tree.map_structure(lambda _: weight, y)  # the same for each output
     packed = keras.utils.pack_x_y_sample_weight(x, y, weight)
@@ -205,4 +208,4 @@ class _ClassWeights:
         labels = np.asarray(self._y[rows])
         if labels.ndim > 1:
             labels = labels.argmax(axis=-1) if labels.shape[-1] != 1 else labels[..., 0]
-        return np.array([self._weights.get(round(label), 1.0) for label in labels.tolist()])
+        return np.array([self._weights.get(round(label), 1.0) for label in labels.tolist()], np.float64)

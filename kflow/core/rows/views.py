@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["RowsView", "by_rows", "row_blocks"]
+__all__ = ["RowsView", "by_rows", "refuse_masks", "row_blocks"]
 
 _CACHED = 2**20  # bytes of an array in memory that are worked on at a time: they stay in the processor's cache
 _READ = 2**24  # bytes of what lies elsewhere that are read at a time
@@ -38,10 +38,15 @@ def by_rows(x: ArrayLike) -> Any:
     >>> by_rows([[1, 2], [3, 4]])[1:]
     array([[3, 4]])
     """
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        msg = "x has masked entries, which would count like the others; fill them, or leave their rows out"
-        raise TypeError(msg)
+    refuse_masks(x, "x")
     return x if getattr(x, "is_read_by_rows", False) is True else np.asarray(x)
+
+
+def refuse_masks(x: object, name: str) -> None:
+    """Raise TypeError if an array has masked entries."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        msg = f"{name} has masked entries, which would count like the others; fill them, or leave their rows out"
+        raise TypeError(msg)
 
 
 def row_blocks(source: Any, size: int | None = None) -> Iterator[tuple[int, int]]:

@@ -114,6 +114,8 @@ def check_sequence(sequence: Any, *, limit: int | None = None) -> SequenceReport
     ------
     TypeError
         When it has no ``__getitem__`` or no ``__len__``.
+    ValueError
+        When ``limit`` is below 1.
 
     Examples
     --------
@@ -130,6 +132,9 @@ def check_sequence(sequence: Any, *, limit: int | None = None) -> SequenceReport
             message = f"{type(sequence).__name__} is not a sequence of batches: it has no {name}"
             raise TypeError(message)
     length = len(sequence)
+    if limit is not None and limit < 1:
+        msg = f"limit must be at least 1, not {limit}"
+        raise ValueError(msg)
     indices = range(length if limit is None else min(length, limit))
     findings = _Findings()
     if not indices:
