@@ -295,8 +295,13 @@ def measure_names(_):
     named = keras.Model({"x": x}, {"a": layers.Dense(1, name="p")(x), "b": layers.Dense(2, name="q")(x)})
     divided = parallel(named)
     answer = divided({"x": ops.ones((5, 4))})
+    passing = keras.Model(x, [x, layers.Dense(2, name="both_replicas")(x)], name="both")
+    both = parallel(passing)
+    rows = tf.reshape(tf.range(20.0), (5, 4)) / 20
     return {
         "siamese": parallel(siamese).output_names,
+        "both": both.output_names,
+        "passed": difference(passing(rows), both(rows)),
         "inputs": [tensor.name for tensor in parallel(make_template()).inputs],
         "dict": {key: list(value.shape) for key, value in answer.items()},
         "compiled": divided.compiled,

@@ -174,11 +174,16 @@ def test_the_example_of_the_page_runs(tmp_path):
 
 
 def test_names_and_structures_are_kept(measured):
-    """Inputs and outputs keep names and nesting, repeated output names are numbered, nothing is compiled."""
+    """Inputs and outputs keep names and nesting, nothing is compiled.
+
+    Repeated output names are numbered, those of inputs that are passed on as well.
+    """
     result = measured["names"]
 
+    assert result.pop("passed") <= 1e-6
     assert result == {
         "siamese": ["twin", "twin_1", "other"],
+        "both": ["x_1", "both_replicas"],
         "inputs": ["image", "text"],
         "dict": {"a": [5, 1], "b": [5, 2]},
         "compiled": False,

@@ -99,10 +99,12 @@ def multi_gpu_model(
         model = clone
     graph = _graph(model)
     layer, parallel = _classes()
-    replicas = layer(model, devices, "CPU:0" if cpu_merge else devices[0], name=f"{model.name}_replicas")
+    taken = [tensor._keras_history.operation.name for tensor in (*graph.inputs, *graph.outputs)]
+    *names, own_name = _distinct([*taken, f"{model.name}_replicas"])
+    replicas = layer(model, devices, "CPU:0" if cpu_merge else devices[0], name=own_name)
     merged = keras.tree.flatten(replicas(graph.input))
-    names = _distinct([output._keras_history.operation.name for output in graph.outputs])
-    named = [keras.layers.Identity(name=name)(output) for name, output in zip(names, merged, strict=True)]
+    output_names = names[len(graph.inputs) :]
+    named = [keras.layers.Identity(name=name)(output) for name, output in zip(output_names, merged, strict=True)]
     return parallel(graph.input, keras.tree.pack_sequence_as(graph.output, named))
 
 
