@@ -4,6 +4,7 @@ python tests/core/parallel_script.py FOLDER NAME ... calls the functions `measur
 """
 
 import json
+import pickle
 import sys
 import warnings
 from collections import defaultdict
@@ -138,6 +139,7 @@ def measure_training(folder):
     template.save(folder / "template.keras")
     model.save(folder / "parallel.keras")
     model.save_weights(folder / "parallel.weights.h5")
+    (folder / "parallel.pickle").write_bytes(pickle.dumps(model))
     np.savez(folder / "expected.npz", *predicted[1])
     results |= {"evaluated": difference(*evaluated), "predicted": difference(*predicted)}
     return results | measure_continuing(folder, alone)
@@ -361,17 +363,16 @@ def measure_loading(folder):
     x, _y = make_data(13)
     with np.load(folder / "expected.npz") as file:
         expected = [file[name] for name in file.files]
+    pickled = pickle.loads((folder / "parallel.pickle").read_bytes())
     model = keras.models.load_model(folder / "parallel.keras")
     template = keras.models.load_model(folder / "template.keras", compile=False)
     fresh = keras.models.clone_model(template)
     fresh.load_weights(folder / "parallel.weights.h5")
     another = parallel(keras.models.clone_model(template))
     another.load_weights(folder / "parallel.weights.h5")
+    models = {"template": template, "parallel": model, "fresh": fresh, "another": another, "pickled": pickled}
     return {
-        **{
-            name: difference(expected, each.predict(x, batch_size=5, verbose=0))
-            for name, each in {"template": template, "parallel": model, "fresh": fresh, "another": another}.items()
-        },
+        **{name: difference(expected, each.predict(x, batch_size=5, verbose=0)) for name, each in models.items()},
         "devices": model.replicas.devices,
     }
 

@@ -198,9 +198,9 @@ def test_relocation_copies_the_weights_and_leaves_the_template_alone(measured):
     assert result["template"] == 0
 
 
-@pytest.mark.parametrize("model", ["template", "parallel", "fresh", "another"])
+@pytest.mark.parametrize("model", ["template", "parallel", "fresh", "another", "pickled"])
 def test_files_are_loaded_in_another_process(measured, model):
-    """The template's file, the parallel model's, and its weights into a template or another parallel model."""
+    """The template's file, the parallel model's, its weights into a template or another parallel model, its pickle."""
     result = measured["loading"]
 
     assert result["devices"] == TOWERS

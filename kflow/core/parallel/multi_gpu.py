@@ -220,7 +220,10 @@ def __getattr__(name: str) -> Any:
 def _classes() -> tuple[type, type]:
     """Define and register the layer that runs the replicas, and the model around it, once."""
     layer = _define_layer()
-    return layer, _define_model(layer)
+    model = _define_model(layer)
+    for each in (layer, model):
+        each.__qualname__ = each.__name__  # where `__getattr__` has them, so that models can be pickled
+    return layer, model
 
 
 def _define_layer() -> type:
