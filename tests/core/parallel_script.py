@@ -386,6 +386,19 @@ def message(*arguments, **keywords) -> str:
     return "no error"
 
 
+def measure_rows(_):
+    """Compute outputs that have two rows for one of the inputs, in graphs and eagerly, and for a device without one."""
+    x = keras.Input((4,))
+    model = parallel(keras.Model(x, [layers.Dense(1)(x), ops.reshape(x, (-1, 2))], name="halves"))
+    said = []
+    for compute, rows in ((model.predict, 5), (model.predict, 2), (model, 5)):
+        try:
+            compute(np.ones((rows, 4)))
+        except tf.errors.InvalidArgumentError as error:
+            said.append(str(error))
+    return said
+
+
 class OwnStep(keras.Model):
     """Trains in its own way."""
 

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 TOWERS = ["CPU:1", "CPU:2", "CPU:3"]
 EVERYTHING = (
     "cuts outputs training gradients eager layers masks dropout placement jit scale names relocation falling_back "
-    "errors"
+    "errors rows"
 )
 
 
@@ -248,3 +248,11 @@ def test_what_cannot_be_divided_is_refused(measured, case, expected):
     said = measured["errors"][case]
 
     assert re.match(expected, said), said
+
+
+def test_outputs_with_more_rows_than_the_inputs_are_refused(measured):
+    """No row is dropped; the error names the output and says what to do."""
+    said = measured["rows"]
+
+    assert len(said) == 3
+    assert all("halves" in each and "reshape" in each and "do not divide the model" in each for each in said)

@@ -59,6 +59,8 @@ def multi_gpu_model(
         template that cannot be divided by rows: without inputs, with a fixed batch size, with sparse inputs, with
         an output that has no row for each row of the inputs, with layers that are stateful, made in the scope of a
         strategy, or with a ``train_step``, ``test_step``, ``predict_step`` or ``compute_loss`` of its own.
+    tf.errors.InvalidArgumentError
+        From the result, at its first batch: an output has more or fewer rows than the inputs.
 
     Warns
     -----
