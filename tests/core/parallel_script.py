@@ -4,6 +4,7 @@ python tests/core/parallel_script.py FOLDER NAME ... calls the functions `measur
 """
 
 import json
+import pickle
 import sys
 import warnings
 from collections import defaultdict
@@ -138,6 +139,7 @@ def measure_training(folder):
     template.save(folder / "template.keras")
     model.save(folder / "parallel.keras")
     model.save_weights(folder / "parallel.weights.h5")
+    (folder / "parallel.pickle").write_bytes(pickle.dumps(model))
     np.savez(folder / "expected.npz", *predicted[1])
     results |= {"evaluated": difference(*evaluated), "predicted": difference(*predicted)}
     return results | measure_continuing(folder, alone)
@@ -295,8 +297,13 @@ def measure_names(_):
     named = keras.Model({"x": x}, {"a": layers.Dense(1, name="p")(x), "b": layers.Dense(2, name="q")(x)})
     divided = parallel(named)
     answer = divided({"x": ops.ones((5, 4))})
+    passing = keras.Model(x, [x, layers.Dense(2, name="both_replicas")(x)], name="both")
+    both = parallel(passing)
+    rows = tf.reshape(tf.range(20.0), (5, 4)) / 20
     return {
         "siamese": parallel(siamese).output_names,
+        "both": both.output_names,
+        "passed": difference(passing(rows), both(rows)),
         "inputs": [tensor.name for tensor in parallel(make_template()).inputs],
         "dict": {key: list(value.shape) for key, value in answer.items()},
         "compiled": divided.compiled,
@@ -356,17 +363,16 @@ def measure_loading(folder):
     x, _y = make_data(13)
     with np.load(folder / "expected.npz") as file:
         expected = [file[name] for name in file.files]
+    pickled = pickle.loads((folder / "parallel.pickle").read_bytes())
     model = keras.models.load_model(folder / "parallel.keras")
     template = keras.models.load_model(folder / "template.keras", compile=False)
     fresh = keras.models.clone_model(template)
     fresh.load_weights(folder / "parallel.weights.h5")
     another = parallel(keras.models.clone_model(template))
     another.load_weights(folder / "parallel.weights.h5")
+    models = {"template": template, "parallel": model, "fresh": fresh, "another": another, "pickled": pickled}
     return {
-        **{
-            name: difference(expected, each.predict(x, batch_size=5, verbose=0))
-            for name, each in {"template": template, "parallel": model, "fresh": fresh, "another": another}.items()
-        },
+        **{name: difference(expected, each.predict(x, batch_size=5, verbose=0)) for name, each in models.items()},
         "devices": model.replicas.devices,
     }
 
@@ -378,6 +384,19 @@ def message(*arguments, **keywords) -> str:
     except (TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
+
+
+def measure_rows(_):
+    """Compute outputs that have two rows for one of the inputs, in graphs and eagerly, and for a device without one."""
+    x = keras.Input((4,))
+    model = parallel(keras.Model(x, [layers.Dense(1)(x), ops.reshape(x, (-1, 2))], name="halves"))
+    said = []
+    for compute, rows in ((model.predict, 5), (model.predict, 2), (model, 5)):
+        try:
+            compute(np.ones((rows, 4)))
+        except tf.errors.InvalidArgumentError as error:
+            said.append(str(error))
+    return said
 
 
 class OwnStep(keras.Model):

@@ -380,6 +380,33 @@ def test_an_exception_before_the_first_epoch_has_its_index_too(recorder):
     assert caught.value.__notes__ == ["raised while making batch 1"]
 
 
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (
+            (np.ones((3, 5)), np.ones((3, 1))),
+            r"shapes \(\(3, 5\), \(3, 1\)\) and those of .* \(\(None, 3\), \(None, 1\)\)",
+        ),
+        ((np.ones((3, 3, 1)), np.ones((3, 1))), r"shapes \(\(3, 3, 1\), \(3, 1\)\) and those of the first batches"),
+        ((np.ones((3, 3)),), r"shapes \(\(3, 3\),\) and those of the first batches"),
+        ((np.ones((3, 3)), np.ones((1, 1))), r"different numbers of rows; the shapes are \(\(3, 3\), \(1, 1\)\)"),
+    ],
+    ids=["a size", "a dimension", "no targets", "rows"],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_of_another_shape_has_its_index(compiled, workers, batch, message):
+    """Shapes that do not go with the first batches or with one another are told before TensorFlow meets them."""
+
+    class Shaped(Marks):
+        def __getitem__(self, index):
+            return batch if index == 3 else super().__getitem__(index)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        compiled.fit(Shaped(workers=workers), shuffle=False, verbose=0)
+
+    assert caught.value.__notes__ == ["raised while making batch 3"]
+
+
 def test_the_model_s_own_exceptions_are_not_mistaken(recorder):
     """Even if the batch after it is broken as well."""
 

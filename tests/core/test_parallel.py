@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 TOWERS = ["CPU:1", "CPU:2", "CPU:3"]
 EVERYTHING = (
     "cuts outputs training gradients eager layers masks dropout placement jit scale names relocation falling_back "
-    "errors"
+    "errors rows"
 )
 
 
@@ -174,11 +174,16 @@ def test_the_example_of_the_page_runs(tmp_path):
 
 
 def test_names_and_structures_are_kept(measured):
-    """Inputs and outputs keep names and nesting, repeated output names are numbered, nothing is compiled."""
+    """Inputs and outputs keep names and nesting, nothing is compiled.
+
+    Repeated output names are numbered, those of inputs that are passed on as well.
+    """
     result = measured["names"]
 
+    assert result.pop("passed") <= 1e-6
     assert result == {
         "siamese": ["twin", "twin_1", "other"],
+        "both": ["x_1", "both_replicas"],
         "inputs": ["image", "text"],
         "dict": {"a": [5, 1], "b": [5, 2]},
         "compiled": False,
@@ -193,9 +198,9 @@ def test_relocation_copies_the_weights_and_leaves_the_template_alone(measured):
     assert result["template"] == 0
 
 
-@pytest.mark.parametrize("model", ["template", "parallel", "fresh", "another"])
+@pytest.mark.parametrize("model", ["template", "parallel", "fresh", "another", "pickled"])
 def test_files_are_loaded_in_another_process(measured, model):
-    """The template's file, the parallel model's, and its weights into a template or another parallel model."""
+    """The template's file, the parallel model's, its weights into a template or another parallel model, its pickle."""
     result = measured["loading"]
 
     assert result["devices"] == TOWERS
@@ -243,3 +248,11 @@ def test_what_cannot_be_divided_is_refused(measured, case, expected):
     said = measured["errors"][case]
 
     assert re.match(expected, said), said
+
+
+def test_outputs_with_more_rows_than_the_inputs_are_refused(measured):
+    """No row is dropped; the error names the output and says what to do."""
+    said = measured["rows"]
+
+    assert len(said) == 3
+    assert all("halves" in each and "reshape" in each and "do not divide the model" in each for each in said)

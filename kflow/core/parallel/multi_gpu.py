@@ -59,6 +59,8 @@ def multi_gpu_model(
         template that cannot be divided by rows: without inputs, with a fixed batch size, with sparse inputs, with
         an output that has no row for each row of the inputs, with layers that are stateful, made in the scope of a
         strategy, or with a ``train_step``, ``test_step``, ``predict_step`` or ``compute_loss`` of its own.
+    tf.errors.InvalidArgumentError
+        From the result, at its first batch: an output has more or fewer rows than the inputs.
 
     Warns
     -----
@@ -99,10 +101,12 @@ def multi_gpu_model(
         model = clone
     graph = _graph(model)
     layer, parallel = _classes()
-    replicas = layer(model, devices, "CPU:0" if cpu_merge else devices[0], name=f"{model.name}_replicas")
+    taken = [tensor._keras_history.operation.name for tensor in (*graph.inputs, *graph.outputs)]
+    *names, own_name = _distinct([*taken, f"{model.name}_replicas"])
+    replicas = layer(model, devices, "CPU:0" if cpu_merge else devices[0], name=own_name)
     merged = keras.tree.flatten(replicas(graph.input))
-    names = _distinct([output._keras_history.operation.name for output in graph.outputs])
-    named = [keras.layers.Identity(name=name)(output) for name, output in zip(names, merged, strict=True)]
+    output_names = names[len(graph.inputs) :]
+    named = [keras.layers.Identity(name=name)(output) for name, output in zip(output_names, merged, strict=True)]
     return parallel(graph.input, keras.tree.pack_sequence_as(graph.output, named))
 
 
@@ -218,7 +222,10 @@ def __getattr__(name: str) -> Any:
 def _classes() -> tuple[type, type]:
     """Define and register the layer that runs the replicas, and the model around it, once."""
     layer = _define_layer()
-    return layer, _define_model(layer)
+    model = _define_model(layer)
+    for each in (layer, model):
+        each.__qualname__ = each.__name__  # where `__getattr__` has them, so that models can be pickled
+    return layer, model
 
 
 def _define_layer() -> type:

@@ -195,10 +195,27 @@ class _Run:
                 structure = self.model(tf.nest.pack_sequence_as(self.inputs, own_inputs), training=self.training)
             outputs = tf.nest.flatten(structure)
             masks = [getattr(output, "_keras_mask", None) for output in outputs]
-            size = self.cut.sizes[number]
-            rows = [output[:size] for output in outputs]
-        masks = [None if mask is None else mask[:size] for mask in masks]
+            rows = self._own_rows(outputs, parts[0], number)
+        masks = [None if mask is None else mask[: self.cut.sizes[number]] for mask in masks]
         return Replica(tape, own_weights, own_inputs, rows, masks, list(scope.losses), scope.assigned, structure)
+
+    def _own_rows(self, outputs: Sequence[Any], part: Any, number: int) -> list[Any]:
+        """Cut off what the part only has so as not to be empty; refuse outputs without a row for each of its rows."""
+        import tensorflow as tf
+
+        names = [tensor._keras_history.operation.name for tensor in self.model.outputs]
+        rows = []
+        for name, output in zip(names, outputs, strict=True):
+            count = tf.shape(output)[0]
+            message = (
+                f"the model {self.model.name!r} cannot be divided among devices: its output {name!r} has x rows for "
+                "y rows of the inputs; reshape it to one row each, or do not divide the model"
+            )
+            with tf.device("CPU:0"):
+                check = tf.debugging.assert_equal(count, tf.shape(part)[0], message)
+            with tf.control_dependencies([check]):
+                rows.append(output[: self.cut.sizes[number]])
+        return rows
 
     def _take(self, tensors: Sequence[Any], number: int, at_least: int = 0) -> list[Any]:
         """Cut a replica's rows out."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from keras.src.trainers.data_adapters.data_adapter_utils import NUM_BATCHES_FOR_TENSOR_SPEC, get_tensor_spec
@@ -49,6 +50,7 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         # Not super().__init__(), which would make an enqueuer of Keras's.
         self.py_dataset, self.class_weight, self.shuffle = x, class_weight, shuffle
         self.enqueuer = None
+        self._output_signature: Any = None
         self._draws = Draws()
         self._rest: list[int] = []
         self._start = 0
@@ -155,9 +157,11 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
             yield index, batch
 
     def _standardize(self, index: int, batch: Any) -> Any:
-        """Return a batch as Keras wants it."""
+        """Return a batch as Keras wants it, or raise what would otherwise fail without its index."""
         try:
-            return _as_tuples(self._standardize_batch(batch))
+            standard = _as_tuples(self._standardize_batch(batch))
+            _check_shapes(standard, self._output_signature)
+            return standard
         except Exception as error:
             note_index(error, index)
             raise
@@ -170,6 +174,41 @@ def _as_tuples(nest: Any) -> Any:
     if isinstance(nest, (list, tuple)):
         return tuple(_as_tuples(item) for item in nest)
     return nest
+
+
+def _check_shapes(batch: Any, signature: Any) -> None:
+    """Refuse a batch whose shapes do not go with those of the first batches, or with one another."""
+    if signature is not None and not _fits(batch, signature):
+        msg = (
+            f"its arrays have the shapes {_shapes(batch)} and those of the first batches {_shapes(signature)}; "
+            "a size that varies (None) must do so in batches 0 and 1"
+        )
+        raise ValueError(msg)
+    has_targets = isinstance(batch, tuple) and len(batch) > 1
+    if has_targets and len({shape[:1] for shape in map(_shape, tf.nest.flatten(batch)) if shape}) > 1:
+        msg = f"its arrays have different numbers of rows; the shapes are {_shapes(batch)}"
+        raise ValueError(msg)
+
+
+def _fits(batch: Any, signature: Any) -> bool:
+    """Whether ``tf.data`` takes a batch, as far as it depends on its structure and shapes."""
+    try:
+        tf.nest.assert_same_structure(signature, batch)
+    except (TypeError, ValueError):
+        return False
+    pairs = zip(tf.nest.flatten(signature), tf.nest.flatten(batch), strict=True)
+    return all(tf.TensorShape(_shape(spec)).is_compatible_with(_shape(array)) for spec, array in pairs)
+
+
+def _shape(array: Any) -> tuple[int | None, ...] | None:
+    """Return the shape of an array, a tensor or a specification of one; None for anything else."""
+    shape = getattr(array, "shape", None)
+    return None if shape is None else tuple(shape)
+
+
+def _shapes(nest: Any) -> Any:
+    """Replace the arrays of a batch by their shapes."""
+    return tf.nest.map_structure(_shape, nest)
 
 
 class Epochs(TFEpochIterator):  # type: ignore[misc]  # Keras has no types
