@@ -27,7 +27,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     heed_signals()
     kept = open_store(store)
     record = find_run(run_id, kept.root)
-    path = file or Path(record.workflow.path)
+    path = file or _find_workflow(record)
     _require_same(path, record)
     workspace = open_workspace(path)
     bound = load_workflow(path, record.workflow.params, workspace)
@@ -44,6 +44,12 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     say("\n" + columns([("output", "verdict", "where"), *rows]))
     is_same = again.status == "succeeded" and all(row[1] == "identical" for row in rows)
     return 0 if is_same else 1
+
+
+def _find_workflow(record: RunRecord) -> Path:
+    """Return where the workflow was, or where it is after its project was moved with the user in it."""
+    place, moved = Path(record.workflow.place), Path(record.workflow.path)
+    return moved if moved.is_file() and not place.is_file() else place
 
 
 def _require_same(path: Path, record: RunRecord) -> None:

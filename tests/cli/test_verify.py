@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Folder
+
 MakeFolder = Callable[..., Any]
 CODED = """
 kflow: 1
@@ -49,6 +51,20 @@ def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:
     assert re.search(r"^unit.array +differs +\d of 9 values differ", verified.stdout, re.MULTILINE)
     assert chosen.returncode == 0
     assert "x.array" not in chosen.stdout
+
+
+def test_a_run_is_verified_from_any_folder(make_folder: MakeFolder) -> None:
+    """Also after its project was moved, as long as the workflow lies where the run was told that it does."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    below = Folder(folder.path / "below")
+    below.path.mkdir()
+    below.kflow("run", "../w.yaml")
+    elsewhere = folder.kflow("verify", "latest")
+    folder.path.rename(folder.path.with_name("moved"))
+    moved = Folder(folder.path.with_name("moved") / "below").kflow("verify", "latest")
+
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert moved.returncode == 0, moved.stderr
 
 
 @pytest.mark.parametrize(
