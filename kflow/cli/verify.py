@@ -12,6 +12,7 @@ from kflow.cli.output import say
 from kflow.cli.run import heed_signals
 from kflow.cli.show import find_run
 from kflow.errors import UsageError
+from kflow.plan.fingerprint import differences
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
 from kflow.report.tables import columns
@@ -64,19 +65,21 @@ def _require_same(path: Path, record: RunRecord) -> None:
 def _compare(
     before: RunRecord, after: RunRecord, kept: Store, scratch: Store, steps: Sequence[str] | frozenset[str]
 ) -> Iterator[tuple[str, str, str]]:
+    """Yield each output with a verdict, and with where it differs and what else its step was made of this time."""
     for name, step in before.steps.items():
         if name not in steps:
             continue
         new = after.steps[name]
+        causes = differences(step.components or {}, new.components) if new.components else []
         for output, old in step.outputs.items():
             title = f"{name}.{output}"
             if output not in new.outputs:
-                yield title, "missing", new.error or "the step was not run"
+                yield title, "missing", "; ".join([new.error or "the step was not run", *causes])
             elif new.outputs[output].digest == old.digest:
                 yield title, "identical", ""
             else:
                 entries = (_entry(kept, step.fingerprint), _entry(scratch, new.fingerprint))
-                yield title, "differs", _where(output, old, entries)
+                yield title, "differs", "; ".join(filter(None, [_where(output, old, entries), *causes]))
 
 
 def _entry(store: Store, fingerprint: str | None) -> Entry | None:
