@@ -627,3 +627,25 @@ steps:
     assert "user.py was changed since the step was planned; run again" in told
     assert again.returncode == 0
     assert folder.statuses() == {"digits": "reused", "slow": "reused", "x": "run"}
+
+
+TWINS = """
+kflow: 1
+name: twins
+steps:
+  one: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: slow.py:change}
+  two: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: slow.py:change}
+"""
+SLOW = "import time\n\ndef change(block):\n    time.sleep(1)\n    return block + 1\n"
+
+
+def test_two_steps_of_one_run_that_are_the_same_computation(make_folder: MakeFolder) -> None:
+    """One of them does it, and the other names that one, as no other run is there."""
+    folder = make_folder(TWINS, {"slow.py": SLOW})
+    told = folder.kflow("run", "w.yaml", "--jobs", "2").stdout
+    steps = folder.records()[0].steps
+    done, reused = sorted(steps, key=lambda name: steps[name].status, reverse=True)
+
+    assert (steps[done].status, steps[reused].status) == ("run", "reused")
+    assert steps[reused].reason == f"the same as step {done!r} of this run"
+    assert "another run" not in told
