@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # diagnostics lie above errors, so only their names are known
 
 
 _FULL = "make room, and 'kflow run' goes on: what was finished is kept"
-_CLOSED = "make it writable, or name another store with --store or KFLOW_STORE"
+_CLOSED = "make it writable"
+_OTHER_STORE = ", or name another store with --store or KFLOW_STORE"
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -22,7 +23,7 @@ _ADVICE = {
 }
 
 
-def describe_disk_error(error: OSError, place: object) -> str:
+def describe_disk_error(error: OSError, place: object, store: object = None) -> str:
     """Say what a disk did not do, where, and what to do next.
 
     Parameters
@@ -31,6 +32,8 @@ def describe_disk_error(error: OSError, place: object) -> str:
         What the system said.
     place : object
         The file or folder, where the error names none.
+    store : object, optional
+        The folder of the store, if the command could use another one.
 
     Examples
     --------
@@ -38,7 +41,10 @@ def describe_disk_error(error: OSError, place: object) -> str:
     .kflow: No space left on device; make room, and 'kflow run' goes on: what was finished is kept
     """
     advice = _ADVICE.get(error.errno or 0)
-    text = f"{error.filename2 or error.filename or place}: {error.strerror or error}"
+    where = error.filename2 or error.filename or place
+    if advice is _CLOSED and store and f"{where}/".startswith(f"{store}/"):
+        advice += _OTHER_STORE
+    text = f"{where}: {error.strerror or error}"
     return f"{text}; {advice}" if advice else text
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from kflow.artifacts import Saved, digest_file, digest_json
 
-_fingerprinted: ContextVar[Mapping[str, str] | None] = ContextVar("_fingerprinted", default=None)
-"""The SHA-256 of each file of user code, by its real path, that is part of the fingerprint of the step under way."""
+_fingerprinted: ContextVar[Mapping[str, tuple[str, str]] | None] = ContextVar("_fingerprinted", default=None)
+"""The user code in the fingerprint of the step under way: by real path, the path as it is told and the SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ def save(value: ObjectSources, folder: Path) -> Saved:
 
 
 @contextlib.contextmanager
-def holding_code_to(digests: Mapping[Path, str]) -> Iterator[None]:
+def holding_code_to(root: Path, digests: Mapping[str, str]) -> Iterator[None]:
     """Refuse user code, for the length of a block, that was changed since the step was fingerprinted.
 
-    Else its result would be stored under the fingerprint of other code.
+    Else its result would be stored under the fingerprint of other code. The paths start at the folder of the workflow.
     """
-    token = _fingerprinted.set({os.path.realpath(path): digest for path, digest in digests.items()})
+    token = _fingerprinted.set({os.path.realpath(root / path): (path, digest) for path, digest in digests.items()})
     try:
         yield
     finally:
@@ -64,8 +64,9 @@ def holding_code_to(digests: Mapping[Path, str]) -> Iterator[None]:
 
 
 def _require_fingerprinted(source: str | Path, digest: str) -> str:
-    if (_fingerprinted.get() or {}).get(os.path.realpath(source), digest) != digest:
-        message = f"{os.path.basename(source)} was changed since the step was planned; run again"  # noqa: PTH119
+    path, planned = (_fingerprinted.get() or {}).get(os.path.realpath(source), ("", digest))
+    if planned != digest:
+        message = f"{path} was changed since the step was planned; run again"
         raise ValueError(message)
     return digest
 

@@ -87,7 +87,7 @@ def collect_garbage(
         older_than=_seconds("--older-than", older_than) if older_than else None,
         max_size=_bytes("--max-size", max_size) if max_size else None,
         referenced=_referenced(kept) if unreferenced else None,
-        grace=_seconds("--grace", grace) if grace != "0" else 0.0,
+        grace=_seconds("--grace", grace),
     )
     gone = collect(kept, policy, is_dry=is_dry)
     if not is_dry:
@@ -137,6 +137,8 @@ def _referenced(store: Store) -> set[str]:
 
 
 def _seconds(option: str, text: str) -> float:
+    if text.strip() == "0":
+        return 0.0
     try:
         value = read_duration(text.strip())
     except ValueError:
@@ -147,6 +149,8 @@ def _seconds(option: str, text: str) -> float:
 
 
 def _bytes(option: str, text: str) -> int:
+    if text.strip() == "0":
+        return 0
     try:
         value = read_bytes(int(text) if text.isdecimal() else text.strip())
     except ValueError:

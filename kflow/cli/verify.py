@@ -12,6 +12,7 @@ from kflow.cli.output import say
 from kflow.cli.run import heed_signals
 from kflow.cli.show import find_run
 from kflow.errors import UsageError
+from kflow.plan.fingerprint import differences
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
 from kflow.report.tables import columns
@@ -27,7 +28,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     heed_signals()
     kept = open_store(store)
     record = find_run(run_id, kept.root)
-    path = file or Path(record.workflow.path)
+    path = file or _find_workflow(record)
     _require_same(path, record)
     workspace = open_workspace(path)
     bound = load_workflow(path, record.workflow.params, workspace)
@@ -46,6 +47,12 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     return 0 if is_same else 1
 
 
+def _find_workflow(record: RunRecord) -> Path:
+    """Return where the workflow was, or where it is after its project was moved with the user in it."""
+    place, moved = Path(record.workflow.place), Path(record.workflow.path)
+    return moved if moved.is_file() and not place.is_file() else place
+
+
 def _require_same(path: Path, record: RunRecord) -> None:
     if not path.is_file():
         message = f"the workflow of {record.id} was {path}, which is not here; --file says where it is now"
@@ -58,19 +65,21 @@ def _require_same(path: Path, record: RunRecord) -> None:
 def _compare(
     before: RunRecord, after: RunRecord, kept: Store, scratch: Store, steps: Sequence[str] | frozenset[str]
 ) -> Iterator[tuple[str, str, str]]:
+    """Yield each output with a verdict, and with where it differs and what else its step was made of this time."""
     for name, step in before.steps.items():
         if name not in steps:
             continue
         new = after.steps[name]
+        causes = differences(step.components or {}, new.components) if new.components else []
         for output, old in step.outputs.items():
             title = f"{name}.{output}"
             if output not in new.outputs:
-                yield title, "missing", new.error or "the step was not run"
+                yield title, "missing", "; ".join([new.error or "the step was not run", *causes])
             elif new.outputs[output].digest == old.digest:
                 yield title, "identical", ""
             else:
                 entries = (_entry(kept, step.fingerprint), _entry(scratch, new.fingerprint))
-                yield title, "differs", _where(output, old, entries)
+                yield title, "differs", "; ".join(filter(None, [_where(output, old, entries), *causes]))
 
 
 def _entry(store: Store, fingerprint: str | None) -> Entry | None:

@@ -45,7 +45,7 @@ def _run_before(new: RunRecord, step: str, root: Path) -> RunRecord | None:
     """Return the newest earlier run of the workflow that has done the step."""
     for record in read_records(root):
         done = record.steps.get(step)
-        is_earlier = record.id < new.id and record.workflow.path == new.workflow.path
+        is_earlier = record.id < new.id and record.workflow.is_at(new.workflow.place)
         if is_earlier and done and done.components and done.status in {"run", "reused"}:
             return record
     return None

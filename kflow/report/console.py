@@ -18,7 +18,7 @@ from kflow.run import events
 _WIDTH = 34
 _WORDS = {
     "output": "    {step} | {line}",
-    "waiting": "    {step} waits for another run that makes the same result",
+    "waiting": "    {step} waits for the same result, which is being made already",
     "retry": "    {text}",
     "note": "    {step}: {text}",
     "resumed": "    {step} goes on after {epochs} epochs that were done before it was interrupted",

@@ -124,7 +124,7 @@ def _refuse_to_run(run: Run, error: OSError) -> None:
     selected = run.bound.order if run.wishes.selected is None else run.wishes.selected
     actions = run.planner.preview(selected, is_forced=run.wishes.is_forced)
     undone = [each.step for each in actions if each.step in run.schedule.needs and each.verdict is not Verdict.REUSE]
-    run.unwritten = describe_disk_error(error, run.folder)
+    run.unwritten = describe_disk_error(error, run.folder, run.store.root)
     if undone:
         steps = ", ".join(undone[:3]) + (", ..." if len(undone) > 3 else "")
         message = f"the store {run.store.root} cannot be written, and there is work to do ({steps}): {run.unwritten}"
@@ -155,7 +155,7 @@ def _carry_out(run: Run) -> None:
         _give_up(run, "failed", str(error))
         raise
     except OSError as error:
-        message = describe_disk_error(error, run.store.root)
+        message = describe_disk_error(error, run.store.root, run.store.root)
         _give_up(run, "failed", message)
         raise RunError(message) from None
     finally:

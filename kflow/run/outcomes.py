@@ -48,7 +48,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
         summary = events.summarize(outcome.entry.manifest.outputs.values())
         run.report(events.StepFinished(name, step.kind, step.duration, summary))
     else:
-        step.reason = _REASONS[outcome.origin]
+        step.reason = f"the same as step {outcome.twin!r} of this run" if outcome.twin else _REASONS[outcome.origin]
         run.report(events.StepReused(name, step.kind, step.reason))
     keep(run, name, outcome.entry, "run" if outcome.origin == "made" else "reused")
 

@@ -22,6 +22,7 @@ def make_planner(
         lookup = BothStores(store, sharing.remote)
     if not (store.root / "runs").is_dir():  # nothing was run here: no record needs to be read
         return Planner(bound, lookup, workspace, {})
-    from kflow.run.record import previous_components
+    from kflow.run.record import previous_components, workflow_place
 
-    return Planner(bound, lookup, workspace, previous_components(store.root, path, bound.order))
+    place = workflow_place(workspace.root, path)
+    return Planner(bound, lookup, workspace, previous_components(store.root, place, bound.order))

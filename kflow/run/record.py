@@ -6,6 +6,7 @@ record says ``${env.NAME}``.
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -64,12 +65,23 @@ class WorkflowRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
+    path: str = Field(description="The file as the command named it.")
+    file: str | None = Field(default=None, description="Its absolute path; older records have none.")
     sha256: str = Field(description="The SHA-256 of the file.")
     name: str
     seed: int
     params: dict[str, Any]
     steps: dict[str, dict[str, Any]] = Field(description="The fields of each step with params filled in.")
+
+    @property
+    def place(self) -> str:
+        """The absolute path of the file; that of an older record is taken to start at the current folder."""
+        return os.path.abspath(self.file or self.path)  # noqa: PTH100  resolve() would follow links
+
+    def is_at(self, place: str) -> bool:
+        """Tell whether the file is that at an absolute path, whatever links lead to its folder."""
+        (folder, name), (other, other_name) = os.path.split(self.place), os.path.split(place)
+        return name == other_name and os.path.realpath(folder) == os.path.realpath(other)
 
 
 class GitRecord(BaseModel):
@@ -101,6 +113,11 @@ class RunRecord(BaseModel):
     git: GitRecord | None = Field(default=None, description="None outside a repository.")
 
 
+def workflow_place(root: Path, path: str) -> str:
+    """Return the absolute path of a workflow file in a folder, in characters that a record can hold."""
+    return os.fsencode(root / Path(path).name).decode("utf-8", "backslashreplace")
+
+
 def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
     """Return the record of a run that is about to begin."""
     workflow = bound.workflow
@@ -114,6 +131,7 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         started=now(),
         workflow=WorkflowRecord(
             path=path,
+            file=workflow_place(root, path),
             sha256=digest_file(Path(path)),
             name=workflow.name,
             seed=workflow.seed,
@@ -175,12 +193,12 @@ def read_records(root: Path) -> Iterator[RunRecord]:
 
 
 def previous_components(
-    root: Path, workflow: str, steps: Collection[str], limit: int = 20
+    root: Path, place: str, steps: Collection[str], limit: int = 20
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what each step's fingerprint was made of when the workflow at a path was last run."""
+    """Return what each step's fingerprint was made of when the workflow at an absolute path was last run."""
     found: dict[str, Mapping[str, Any]] = {}
     for record in islice(read_records(root), limit):
-        if record.workflow.path == workflow:
+        if record.workflow.is_at(place):
             for name, step in record.steps.items():
                 if step.components and step.status in {"run", "reused"}:
                     found.setdefault(name, step.components)

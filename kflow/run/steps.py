@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,21 +70,25 @@ class Crew:
     workers: Workers
     over: threading.Event
     sharing: Sharing | None = None
+    brought: dict[str, str] = field(default_factory=dict)
+    """The step that made or pulled the result of a fingerprint in this run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result, and where it comes from: this run, another one meanwhile, or the remote."""
+    """A result, and where it comes from: this step, another one meanwhile, or the remote."""
 
     entry: Entry
     origin: Literal["made", "found", "pulled"]
     note: str | None = None
     """What the record should say of it besides."""
+    twin: str | None = None
+    """The step of this run that is the same computation, if the result was found because of it."""
 
 
 @dataclass
 class _Wait:
-    """The wait for another run that makes the same: it is told once, and ends with the run."""
+    """The wait for another step, of any run, that makes the same: it is told once, and ends with the run."""
 
     crew: Crew
     report: Report
@@ -132,21 +136,28 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     with crew.store.claim(job.fingerprint, _Wait(crew, report)):
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
-            return Outcome(entry, "found")
-        note = None
-        if crew.sharing and job.expected:
-            entry, note = crew.sharing.pull(job.expected, crew.store, report)
-            if entry is not None:
-                return Outcome(entry, "pulled")
-            if crew.over.is_set():
-                raise Cancelled
-        if not job.may_run:
-            message = f"its result is neither in the store nor in the remote; '--until {job.name}' makes it"
-            raise StepFailure(message)
-        report({"event": "begun"})
-        if job.is_forced:  # from the beginning
-            shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
-        return Outcome(_try(job, crew, report), "made", note)
+            return Outcome(entry, "found", twin=crew.brought.get(job.fingerprint))
+        outcome = _bring(job, crew, report)
+        crew.brought[job.fingerprint] = job.name
+        return outcome
+
+
+def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
+    """Pull a result, or make it."""
+    note = None
+    if crew.sharing and job.expected:
+        entry, note = crew.sharing.pull(job.expected, crew.store, report)
+        if entry is not None:
+            return Outcome(entry, "pulled")
+        if crew.over.is_set():
+            raise Cancelled
+    if not job.may_run:
+        message = f"its result is neither in the store nor in the remote; '--until {job.name}' makes it"
+        raise StepFailure(message)
+    report({"event": "begun"})
+    if job.is_forced:  # from the beginning
+        shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
+    return Outcome(_try(job, crew, report), "made", note)
 
 
 def _try(job: Job, crew: Crew, report: Report) -> Entry:

@@ -134,6 +134,15 @@ def test_collecting_garbage(folder: Any) -> None:
     assert folder.kflow("store", "ls").stdout == "no entries\n"
 
 
+@pytest.mark.parametrize("wish", ["--max-size", "--older-than"])
+def test_everything_may_go(folder: Any, wish: str) -> None:
+    """Nothing is an amount and a length of time too, and needs no unit."""
+    done = folder.kflow("store", "gc", wish, "0", "--grace", "0")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("3 entries removed")
+
+
 @pytest.mark.parametrize("wish", [("--older-than", "soon"), ("--max-size", "much"), ("--max-size=1", "--grace=x")])
 def test_a_policy_that_cannot_be_read(folder: Any, wish: tuple[str, ...]) -> None:
     """Is exit code 2."""

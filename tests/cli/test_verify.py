@@ -1,10 +1,13 @@
 """``kflow verify`` does a run again elsewhere and says what came out otherwise, and where."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.conftest import Folder
 
 MakeFolder = Callable[..., Any]
 CODED = """
@@ -49,6 +52,66 @@ def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:
     assert re.search(r"^unit.array +differs +\d of 9 values differ", verified.stdout, re.MULTILINE)
     assert chosen.returncode == 0
     assert "x.array" not in chosen.stdout
+
+
+def test_a_run_is_verified_from_any_folder(make_folder: MakeFolder) -> None:
+    """Also after its project was moved, as long as the workflow lies where the run was told that it does."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    below = Folder(folder.path / "below")
+    below.path.mkdir()
+    below.kflow("run", "../w.yaml")
+    elsewhere = folder.kflow("verify", "latest")
+    folder.path.rename(folder.path.with_name("moved"))
+    moved = Folder(folder.path.with_name("moved") / "below").kflow("verify", "latest")
+
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert moved.returncode == 0, moved.stderr
+
+
+READING = """
+kflow: 1
+name: reading
+steps:
+  digits: {kind: fetch, origin: digits.h5}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: "${env.N}", normalizer: user.py:change}
+  unit: {kind: normalize, x: "${x}", axis: 0}
+"""
+
+
+def _flip_a_byte(folder: Any) -> None:
+    """Change data so that size and time do not tell it."""
+    path = folder.path / "digits.h5"
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "output", "cause"),
+    [
+        (_flip_a_byte, "030", "digits.file", "file origin changed"),
+        (lambda folder: folder.write("user.py", STEADY.replace("1", "2")), "030", "x.array", "code user.py changed"),
+        (
+            lambda folder: folder.write("user.py", "def change(block):\n    1 / 0\n"),
+            "030",
+            "x.array",
+            "code user.py changed",
+        ),
+        (lambda _: None, "31", "x.array", "variable N changed"),
+    ],
+)
+def test_what_was_changed_since_the_run_is_told(
+    make_folder: MakeFolder, change: Callable[[Any], None], count: str, output: str, cause: str
+) -> None:
+    """So that the result is not blamed for it."""
+    folder = make_folder(READING, {"user.py": STEADY})
+    folder.kflow("run", "w.yaml", N="030")
+    change(folder)
+    verified = folder.kflow("verify", "latest", N=count)
+
+    assert verified.returncode == 1
+    assert re.search(rf"^{output} +(differs|missing) .*\b{cause}$", verified.stdout, re.MULTILINE), verified.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """``kflow why`` and ``kflow diff`` compare runs in words."""
 
 import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import Folder
 
 MakeFolder = Callable[..., Any]
 
@@ -87,3 +91,47 @@ def test_two_runs_differ_in_params_code_and_outputs(folder: Any) -> None:
 def test_a_run_does_not_differ_from_itself(folder: Any) -> None:
     """But for the time, which is equal here."""
     assert "nothing differs but the time" in folder.kflow("diff", "latest", "latest").stdout
+
+
+SHORT = """
+kflow: 1
+name: short
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9}
+"""
+
+
+def test_projects_that_share_a_store_are_told_apart(make_folder: MakeFolder) -> None:
+    """Though their workflows are of the same name, and each is run from its own folder."""
+    make_folder(SHORT, name="first").kflow("run", "w.yaml")
+    second = make_folder(SHORT.replace("9", "5"), name="second")
+    planned = second.kflow("plan", "w.yaml").stdout
+    second.kflow("run", "w.yaml")
+
+    assert "never run before" in planned
+    assert "no earlier run of w.yaml has done it" in second.kflow("why", "x").stdout
+
+
+@pytest.mark.parametrize("name", ["here", os.fsdecode(b"h\xe9re")])
+def test_a_workflow_has_one_history_from_wherever_it_is_run(make_folder: MakeFolder, name: str) -> None:
+    """The name of its folder may be of any bytes."""
+    folder = make_folder(SHORT, name=name)
+    below = Folder(folder.path / "below")
+    below.path.mkdir()
+    folder.kflow("run", "w.yaml")
+    folder.write("w.yaml", SHORT.replace("9", "5"))
+    planned = below.kflow("plan", "../w.yaml").stdout
+    below.kflow("run", "../w.yaml")
+
+    assert "end: 9 -> 5" in planned
+    assert "x: end: 9 -> 5" in folder.kflow("why", "x").stdout
+
+
+def test_a_workflow_has_one_history_by_way_of_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """To its folder: a link to the file alone is another workflow, as other files lie beside it."""
+    folder = make_folder(SHORT)
+    folder.kflow("run", "w.yaml")
+    folder.write("w.yaml", SHORT.replace("9", "5"))
+    (tmp_path / "link").symlink_to(folder.path)
+
+    assert "end: 9 -> 5" in folder.kflow("plan", str(tmp_path / "link" / "w.yaml")).stdout

@@ -629,21 +629,45 @@ name: waiting
 steps:
   digits: {kind: fetch, origin: digits.h5}
   slow: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: wait.py:change}
-  x: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: user.py:change, needs: [slow]}
+  x: {kind: slice_hdf5, datapath: "${digits}", dataset: labels, end: 9, normalizer: deep/user.py:change, needs: [slow]}
 """
     before = "def change(block):\n    return block + 1\n"
-    folder = make_folder(waiting, {"wait.py": WAITING, "user.py": before})
+    folder = make_folder(waiting, {"wait.py": WAITING})
+    (folder.path / "deep").mkdir()
+    folder.write("deep/user.py", before)
     folder.kflow("plan", "w.yaml", "-o", "plan.json")
 
     run = folder.start("run", "plan.json")
     wait_for(folder.path / "pid")
-    folder.write("user.py", before.replace("1", "99"))
+    folder.write("deep/user.py", before.replace("1", "99"))
     folder.write("go", "")
     told = run.communicate()[0]
-    folder.write("user.py", before)
+    folder.write("deep/user.py", before)
     again = folder.kflow("run", "w.yaml")
 
     assert run.returncode == 1
-    assert "user.py was changed since the step was planned; run again" in told
+    assert ": deep/user.py was changed since the step was planned; run again" in told
     assert again.returncode == 0
     assert folder.statuses() == {"digits": "reused", "slow": "reused", "x": "run"}
+
+
+TWINS = """
+kflow: 1
+name: twins
+steps:
+  one: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: slow.py:change}
+  two: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: slow.py:change}
+"""
+SLOW = "import time\n\ndef change(block):\n    time.sleep(1)\n    return block + 1\n"
+
+
+def test_two_steps_of_one_run_that_are_the_same_computation(make_folder: MakeFolder) -> None:
+    """One of them does it, and the other names that one, as no other run is there."""
+    folder = make_folder(TWINS, {"slow.py": SLOW})
+    told = folder.kflow("run", "w.yaml", "--jobs", "2").stdout
+    steps = folder.records()[0].steps
+    done, reused = sorted(steps, key=lambda name: steps[name].status, reverse=True)
+
+    assert (steps[done].status, steps[reused].status) == ("run", "reused")
+    assert steps[reused].reason == f"the same as step {done!r} of this run"
+    assert "another run" not in told

@@ -79,6 +79,16 @@ def test_a_read_only_store_takes_no_work(make_folder: MakeFolder, tmp_path: Path
     assert kflow(folder, "run", "w.yaml", "--set", "order=1", "--store", "other", prefix=prefix)[0] == 0
 
 
+def test_a_read_only_folder_is_not_cured_by_another_store(make_folder: MakeFolder) -> None:
+    """What belongs beside the workflow has no other place, so none is advised."""
+    folder = make_folder()
+    folder.kflow("run", "w.yaml")
+
+    code, said = kflow(folder, "lock", "w.yaml", prefix=mounted(read_only(folder.path)))
+    assert code == 1
+    assert said.endswith("w.lock.yaml: Read-only file system; make it writable\n")
+
+
 def test_a_store_without_permission_serves_hits(make_folder: MakeFolder, tmp_path: Path) -> None:
     """The same where it is the user who may not write: one whom the system does not know, in a store of another."""
     prefix = ("unshare", "--user", "--map-user=12345")

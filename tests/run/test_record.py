@@ -141,20 +141,25 @@ def test_records_come_newest_first_and_unreadable_ones_are_left_out(tmp_path: Pa
     assert list(read_records(tmp_path / "none")) == []
 
 
-def test_components_of_the_last_run_of_a_workflow(tmp_path: Path) -> None:
-    """The newest that was done counts, of the same file only."""
+def test_components_of_the_last_run_of_a_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest that was done counts, of the same file only; older records start at the current folder."""
 
     def step(epochs: int, status: str) -> dict[str, Any]:
         return {"kind": "train", "status": status, "verdict": "run", "reason": "", "components": {"epochs": epochs}}
 
+    monkeypatch.chdir(tmp_path)
     put(tmp_path, make_record(1, steps={"fit": step(1, "run"), "test": step(10, "run")}))
     put(tmp_path, make_record(2, steps={"fit": step(2, "reused")}))
     put(tmp_path, make_record(3, steps={"fit": step(3, "failed")}))
     other = make_record(4, steps={"fit": step(4, "run")})
     other.workflow.path = "other.yaml"
     put(tmp_path, other)
+    elsewhere = make_record(5, steps={"fit": step(5, "run")})
+    elsewhere.workflow.file = "/elsewhere/w.yaml"
+    put(tmp_path, elsewhere)
+    found = previous_components(tmp_path, str(tmp_path / "w.yaml"), ["fit", "test"])
 
-    assert previous_components(tmp_path, "w.yaml", ["fit", "test"]) == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
+    assert found == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
