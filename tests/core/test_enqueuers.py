@@ -123,6 +123,22 @@ def test_the_original_exception_comes_with_the_batch(started):
     assert not enqueuer.is_running()
 
 
+def test_the_end_of_an_iterator_comes_with_the_batch(started):
+    """StopIteration would end the stream; an error that it caused tells of it."""
+
+    class Ending(Slow):
+        def __getitem__(self, index):
+            return next(iter([]))
+
+    batches = started(OrderedEnqueuer(Ending())).get()
+
+    with pytest.raises(RuntimeError, match="__getitem__ raised StopIteration in batch 0") as caught:
+        next(batches)
+
+    assert isinstance(caught.value.__cause__, StopIteration)
+    assert caught.value.__notes__ == ["raised while making batch 0"]
+
+
 def test_stop_ends_the_stream_and_the_threads():
     """After stop nothing is made or given any more, and it can be started again."""
     enqueuer = OrderedEnqueuer(Slow())

@@ -361,6 +361,21 @@ def no_worker_is_left(name, seconds=20):
     return True
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_end_of_an_iterator_is_told_with_its_index(recorder, workers):
+    """StopIteration cannot pass the generators of the pipeline; an error tells of it, with its place and batch."""
+
+    class Ending(Marks):
+        def __getitem__(self, index):
+            return next(iter([])) if index == 3 else super().__getitem__(index)
+
+    with pytest.raises(RuntimeError, match="__getitem__ raised StopIteration in batch 3") as caught:
+        recorder.fit(Ending(workers=workers), shuffle=False, verbose=0)
+
+    assert caught.traceback[-1].name == "__getitem__"
+    assert caught.value.__notes__ == ["raised while making batch 3"]
+
+
 def test_an_exception_before_the_first_epoch_has_its_index_too(recorder):
     """Batches 0 and 1 are read beforehand; what they must be is Keras's business."""
 
@@ -453,13 +468,14 @@ from kflow.core import Sequence
 
 class Elsewhere(Sequence):
     broken = None
+    error = KeyError("left.png")
 
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
         if index == self.broken and not "tensorflow" in sys.modules:
-            raise KeyError("left.png")
+            raise self.error
         loaded = 1000 * ("tensorflow" in sys.modules)
         return np.full((1, 3), loaded + 100 * self.epochs_done + index, "float32"), np.zeros((1, 1), "float32")
 """
@@ -495,9 +511,20 @@ def test_an_exception_of_a_process(recorder, elsewhere, method):
         run(recorder, method, elsewhere)
 
     assert "raised in process " in caught.value.__notes__[0]
-    assert 'raise KeyError("left.png")' in caught.value.__notes__[0]
+    assert "raise self.error" in caught.value.__notes__[0]
     assert caught.value.__notes__[1] == "raised while making batch 2"
     assert no_worker_is_left("kflow-batches")
+
+
+def test_the_end_of_an_iterator_in_a_process(recorder, elsewhere):
+    """It is told as in a thread, and tells where it was raised."""
+    elsewhere.broken, elsewhere.error = 2, StopIteration()
+
+    with pytest.raises(RuntimeError, match="__getitem__ raised StopIteration in batch 2") as caught:
+        recorder.fit(elsewhere, shuffle=False, verbose=0)
+
+    assert "raise self.error" in caught.value.__notes__[0]
+    assert caught.value.__notes__[1] == "raised while making batch 2"
 
 
 def test_workers_are_let_go_when_an_epoch_is_broken_off(recorder):

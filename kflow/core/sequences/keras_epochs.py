@@ -20,7 +20,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import NUM_BATCHES_FOR_
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from kflow.core.sequences.epochs import Crew, Draws, begin_epoch, end_epoch
-from kflow.core.sequences.workers import note_index
+from kflow.core.sequences.workers import raise_noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -151,9 +151,8 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         for index in indices:
             try:
                 batch = self.py_dataset[index]
-            except Exception as error:
-                note_index(error, index)
-                raise
+            except Exception as error:  # noqa: BLE001 - it is raised again
+                raise_noted(error, index)
             yield index, batch
 
     def _standardize(self, index: int, batch: Any) -> Any:
@@ -162,9 +161,8 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
             standard = _as_tuples(self._standardize_batch(batch))
             _check_shapes(standard, self._output_signature)
             return standard
-        except Exception as error:
-            note_index(error, index)
-            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            raise_noted(error, index)
 
 
 def _as_tuples(nest: Any) -> Any:

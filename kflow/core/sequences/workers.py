@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -192,9 +192,20 @@ class Pool:
         return error
 
 
-def note_index(error: BaseException, index: int) -> None:
-    """Say in an exception which batch it is about."""
+def raise_noted(error: BaseException, index: int) -> NoReturn:
+    """Raise an exception that says in a note which batch it is about.
+
+    A StopIteration cannot pass the generators that batches go through: a RuntimeError tells of it, with its traceback.
+    """
+    if isinstance(error, StopIteration):
+        message = f"__getitem__ raised StopIteration in batch {index}: what it calls next() on may have ended early"
+        told = RuntimeError(message).with_traceback(error.__traceback__)
+        told.__cause__ = error
+        for note in getattr(error, "__notes__", ()):  # Keras drops the cause
+            told.add_note(note)
+        error = told
     error.add_note(f"raised while making batch {index}")
+    raise error
 
 
 def _result(task: Task) -> Any:
@@ -202,8 +213,7 @@ def _result(task: Task) -> Any:
     error = task.future.exception()
     if error is None:
         return task.future.result()
-    note_index(error, task.index)
-    raise error
+    raise_noted(error, task.index)
 
 
 def _work(todo: SimpleQueue[Task | None], maker: Maker) -> None:
