@@ -364,3 +364,22 @@ def test_a_gru_of_keras_2_1_keeps_its_equations(name):
     later = deserialize_keras_object({"class_name": name, "config": {"units": 3, "reset_after": True}})
 
     assert (old.reset_after, later.reset_after) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [keras.losses.mean_squared_error],
+        {"activation": keras.activations.relu},
+        {"nested": [1, (keras.activations.relu,)]},
+        keras.dtype_policies.DTypePolicy("mixed_float16"),
+    ],
+)
+def test_what_would_be_read_back_as_a_text_has_no_form_in_keras_2(value: Any) -> None:
+    """A function in a container, or a policy by itself, was a bare name there; Keras 3's format keeps it."""
+    with pytest.raises(ValueError, match=r"has no form in the format of Keras 2\.1; write it with keras_version=3"):
+        serialize_keras_object(value, keras_version=2)
+
+    assert serialize_keras_object(deserialize_keras_object(serialize_keras_object(value))) == serialize_keras_object(
+        value
+    )

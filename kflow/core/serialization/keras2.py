@@ -138,23 +138,53 @@ def as_keras_2(value: Any) -> Any:
     ------
     ValueError
         If a part has no form there: operations that are not layers, layers that are called with anything but
-        tensors or a list of them, models whose inputs or outputs have names.
+        tensors or a list of them, models whose inputs or outputs have names, functions in a list or dictionary,
+        where their names would be read as texts, and a dtype policy that is no part of a layer.
     """
+    _check_plain(value)
+    return _old(value)
+
+
+def _check_plain(value: Any, where: str = "") -> None:
+    """Refuse what would be written as a bare name, and not be found again by it."""
     if isinstance(value, list | tuple):
-        items = [as_keras_2(item) for item in value]
+        for item in value:
+            _check_plain(item, " in a list")
+    elif isinstance(value, dict) and not _is_description(value):
+        for item in value.values():
+            _check_plain(item, " in a dictionary")
+    elif isinstance(value, dict):
+        if value["class_name"] == "function" and where:
+            raise _no_form(f"the function {value['config']}{where}")
+        if _is_policy(value):
+            raise _no_form(f"the dtype policy {value['config']['name']} by itself")
+
+
+def _is_description(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("class_name"), str) and "config" in value
+
+
+def _is_policy(node: Mapping[str, Any]) -> bool:
+    is_keras = (node.get("module") or "") in {"keras", "keras.dtype_policies"}
+    return is_keras and "DTypePolicy" in node["class_name"] and "name" in node["config"]
+
+
+def _old(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        items = [_old(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     if not isinstance(value, dict):
         return value
-    if isinstance(value.get("class_name"), str) and "config" in value:
+    if _is_description(value):
         return _old_description(value)
-    return {key: as_keras_2(item) for key, item in value.items()}
+    return {key: _old(item) for key, item in value.items()}
 
 
 def _old_description(node: Mapping[str, Any]) -> Any:
     name, module, config = node["class_name"], node.get("module") or "", node["config"]
     if name == "function":
         return config
-    if "DTypePolicy" in name and module in ("keras", "keras.dtype_policies") and "name" in config:
+    if _is_policy(node):
         return config["name"]
     if name.startswith("__"):
         return node
@@ -171,9 +201,9 @@ def _old_values(name: str, module: str, config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     if name == "Sequential":
-        return [as_keras_2(layer) for layer in config["layers"]]
+        return [_old(layer) for layer in config["layers"]]
     ends = {key: _old_ends(config[key]) for key in _ENDS if key in config and "layers" in config}
-    config = {**as_keras_2(config), **ends}
+    config = {**_old(config), **ends}
     if module.startswith("keras"):
         config = {**config, **_old_activations(config)}
     renamed = {"batch_shape": "batch_input_shape"} if name == "InputLayer" else {}
@@ -202,7 +232,7 @@ def _old_node(node: Any, layer: str) -> list[Any]:
     tensors = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list | tuple) else arguments
     if len(arguments) != 1 or not all(map(_is_tensor, tensors)) or any(map(_is_tensor, keywords.values())):
         raise _no_form(f"the way in which the layer {layer!r} is called, with more than a tensor or a list of tensors,")
-    return [[*tensor["config"]["keras_history"], as_keras_2(keywords)] for tensor in tensors]
+    return [[*tensor["config"]["keras_history"], _old(keywords)] for tensor in tensors]
 
 
 def _is_tensor(value: Any) -> bool:
