@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["normalize"]
 
 _THREADS = 4  # the most that are used: a few can make use of all the bandwidth that there is
+_BLOCK = 2**21  # bytes that a thread does at a time: large, as Python serves one thread at a time
 _WORTH_A_THREAD = 4  # blocks that a thread should have to do
 _WIDE = 64  # from this many columns on, one dot product per row is quicker than one einsum for all rows
 
@@ -113,14 +114,15 @@ def _write_array(scaling: _Scaling, source: NDArray[Any], target: NDArray[Any]) 
 
     Which thread does a block changes no bit of it, and the blocks are the same for any number of threads.
     """
-    blocks = list(row_blocks(source, scaling.block_size()))
+    may_share = scaling.is_lean(source)
+    blocks = list(row_blocks(source, _BLOCK if may_share else None))
 
     def write(first: int, last: int) -> None:
         for start, stop in blocks[first:last]:
             scaling.write(source[start:stop], target[start:stop])
 
     count = min(_THREADS, len(os.sched_getaffinity(0)), len(blocks) // _WORTH_A_THREAD)
-    if count < 2:
+    if count < 2 or not may_share:
         write(0, len(blocks))
         return
     bounds = [len(blocks) * part // count for part in range(count + 1)]
@@ -218,12 +220,10 @@ class _Scaling:
 
         return cls(axes, power, dtype, _Lengths.of(blocks, axes, power))
 
-    def block_size(self) -> int:
-        """Return the bytes of the blocks that threads should do: large ones, as Python serves one thread at a time.
-
-        Where the lengths of a block need memory of their own, asking for more at once takes longer than it saves.
-        """
-        return 2**21 if self.power == 2 and self.lengths is None else 2**20
+    def is_lean(self, source: NDArray[Any]) -> bool:
+        """Tell whether blocks need no memory of their own: asking for it in threads takes longer than they save."""
+        is_measured = self.lengths is not None or (self.power == 2 and self.axes == (source.ndim - 1,))
+        return is_measured and self.values(source[:0]).dtype == source.dtype
 
     def values(self, block: NDArray[Any]) -> NDArray[Any]:
         """Return the rows in the type to calculate in."""
