@@ -1,4 +1,4 @@
-"""Vectors to unit length, in NumPy: block by block, so that nothing but the result takes memory."""
+"""Vectors to unit length, in NumPy: block by block, so that little but the result takes memory."""
 
 from __future__ import annotations
 
