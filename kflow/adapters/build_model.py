@@ -88,7 +88,7 @@ class BuildModel(StepSpec, kind="build_model", version=1):
             from kflow.core.serialization import deserialize_keras_object
 
             return deserialize_keras_object(self.config, custom_objects=dict(custom))
-        from kflow.artifacts.objects import imported
+        from kflow.artifacts.modules import imported
 
         assert self.function is not None, "examine() has seen to it"
         with imported({"build": (context.root / self.function.module, self.function.name)}) as names:

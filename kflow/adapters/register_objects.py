@@ -48,7 +48,8 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Import every object once, so that a broken module shows here, and keep the source."""
-        from kflow.artifacts.objects import ObjectSources, imported
+        from kflow.artifacts.modules import imported
+        from kflow.artifacts.objects import ObjectSources
         from kflow.core.objects import custom_object_scope
 
         places = {name: (context.root / symbol.module, symbol.name) for name, symbol in self.objects.items()}

@@ -51,7 +51,7 @@ def keras_session(
     """
     import keras
 
-    from kflow.artifacts.objects import imported
+    from kflow.artifacts.modules import imported
     from kflow.core.objects import custom_object_scope
 
     places: dict[str, Any] = {}

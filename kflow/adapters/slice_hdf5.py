@@ -97,7 +97,7 @@ class SliceHdf5(StepSpec, kind="slice_hdf5", version=1):
     def _compute(self, context: StepContext, source: Any, symbol: Symbol) -> Any:
         import numpy as np
 
-        from kflow.artifacts.objects import imported
+        from kflow.artifacts.modules import imported
         from kflow.core.hdf5 import HDF5Matrix
 
         with imported({symbol.name: (context.root / symbol.module, symbol.name)}) as names:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kflow.artifacts import artifact_type
-from kflow.artifacts.objects import holding_code_to
+from kflow.artifacts.modules import holding_code_to
 from kflow.registry import Registry
 from kflow.spec.base import StepContext, StepSpec
 

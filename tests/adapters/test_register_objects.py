@@ -6,7 +6,7 @@ import pytest
 
 from kflow.adapters.build_model import BuildModel
 from kflow.adapters.register_objects import RegisterObjects
-from kflow.artifacts.objects import imported
+from kflow.artifacts.modules import imported
 from kflow.spec.facts import ObjectsFact
 
 
@@ -59,27 +59,6 @@ def test_the_names_are_known_beforehand(bench):
 
     assert facts == {"objects": ObjectsFact(("Mine", "relu"))}
     assert problems == ["'relu' is one of Keras's own activations; choose another name"]
-
-
-def test_modules_in_two_folders_get_their_own_neighbors(bench):
-    """Each module imports from its own folder, and neighbors of one name with another content are refused."""
-    for folder in ("a", "b"):
-        (bench.root / folder).mkdir()
-        (bench.root / folder / f"near_{folder}.py").write_text(f"WHERE = {folder!r}\n")
-        (bench.root / folder / f"f{folder}.py").write_text(
-            f"import near_{folder} as near\n\ndef f(x):\n    return near.WHERE\n"
-        )
-    places = {"Fa": (bench.root / "a" / "fa.py", "f"), "Fb": (bench.root / "b" / "fb.py", "f")}
-    with imported(places) as names:
-        found = names["Fa"](0), names["Fb"](0)
-    for folder in ("a", "b"):
-        (bench.root / folder / "common.py").write_text(f"WHERE = {folder!r}\n")
-        (bench.root / folder / f"f{folder}.py").write_text("import common\n\ndef f(x):\n    return common.WHERE\n")
-
-    assert found == ("a", "b")
-    with pytest.raises(ValueError, match="two different files are the module 'common'"), imported(places):
-        pass
-    assert "common" not in sys.modules
 
 
 def test_a_name_that_is_not_found_says_which_ones_the_step_has(bench):

@@ -1,0 +1,196 @@
+"""User modules, imported from the source that was fingerprinted, and forgotten when a step ends."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, Self
+
+from kflow.artifacts import digest_file
+
+_fingerprinted: ContextVar[Mapping[str, tuple[str, str]] | None] = ContextVar("_fingerprinted", default=None)
+"""The user code in the fingerprint of the step under way: by real path, the path as it is told and the SHA-256."""
+
+
+@contextlib.contextmanager
+def holding_code_to(root: Path, digests: Mapping[str, str]) -> Iterator[None]:
+    """Refuse user code, for the length of a block, that was changed since the step was fingerprinted.
+
+    Else its result would be stored under the fingerprint of other code. The paths start at the folder of the workflow.
+    """
+    token = _fingerprinted.set({os.path.realpath(root / path): (path, digest) for path, digest in digests.items()})
+    try:
+        yield
+    finally:
+        _fingerprinted.reset(token)
+
+
+def require_fingerprinted(source: str | Path, digest: str) -> str:
+    """Return the digest of a file, unless another one is in the fingerprint of the step under way.
+
+    Raises
+    ------
+    ValueError
+        If the file was changed since the step was planned.
+    """
+    path, planned = (_fingerprinted.get() or {}).get(os.path.realpath(source), ("", digest))
+    if planned != digest:
+        message = f"{path} was changed since the step was planned; run again"
+        raise ValueError(message)
+    return digest
+
+
+@contextlib.contextmanager
+def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]]:
+    """Import user modules for the length of a block, and forget them at its end.
+
+    Parameters
+    ----------
+    objects : mapping of str to tuple of (Path, str)
+        For each name the file and the symbol in it.
+
+    Yields
+    ------
+    dict
+        The objects by name.
+
+    Raises
+    ------
+    AttributeError
+        If a module does not define a symbol.
+    """
+    path_before, modules_before = list(sys.path), set(sys.modules)
+    places = _Places.of({file.parent for file, _ in objects.values()})
+    loaded: dict[Path, ModuleType] = {}
+    local: dict[str, ModuleType] = {}
+    try:
+        with _compiling(places):
+            result = {}
+            for name, (file, symbol) in objects.items():
+                if file not in loaded:
+                    # Modules of one folder share what they import.
+                    sys.modules.update({each: local[each] for each in local if places.hold(local[each], file.parent)})
+                    loaded[file] = _import(file)
+                    _set_aside(places, file, modules_before, local)
+                if not hasattr(loaded[file], symbol):
+                    message = f"{file.name} defines no {symbol!r}"
+                    raise AttributeError(message)
+                result[name] = getattr(loaded[file], symbol)
+            for path in _fingerprinted.get() or {}:  # now, as what was changed before has been imported
+                require_fingerprinted(path, digest_file(Path(path)))
+            # For what they import while they run.
+            sys.modules.update(local)
+            sys.path.extend(str(file.parent) for file in loaded)
+            yield result
+    finally:
+        sys.path[:] = path_before
+        for name in set(sys.modules) - modules_before:
+            if places.hold(sys.modules[name]):
+                del sys.modules[name]
+
+
+def _import(file: Path) -> ModuleType:
+    spec = spec_from_loader(file.stem, _SourceLoader(file.stem, str(file)))
+    assert spec is not None, "the loader is given"
+    assert spec.loader is not None, "the loader is given"
+    module = module_from_spec(spec)
+    if file.stem not in sys.modules:
+        sys.modules[file.stem] = module
+    # At the end of the path: a user's random.py must not stand in for the standard library's.
+    sys.path.append(str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+def _set_aside(places: "_Places", file: Path, before: set[str], local: dict[str, ModuleType]) -> None:
+    """Take the local modules of a user module out of the way of the next one's.
+
+    Raises
+    ------
+    ValueError
+        If another file has come as a module of the same name: an import while they run could get the wrong one.
+    """
+    for name in set(sys.modules) - before:
+        if places.hold(sys.modules[name], file.parent):
+            module = sys.modules.pop(name)
+            if local.setdefault(name, module).__file__ != module.__file__:
+                message = f"two different files are the module {name!r}; rename one of them"
+                raise ValueError(message)
+
+
+# --- places and bytecode ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The folders that user modules lie in, and those in them that are no user's: an environment in a project."""
+
+    folders: frozenset[str]
+    others: frozenset[str]
+
+    @classmethod
+    def of(cls, folders: Collection[Path]) -> Self:
+        """Return the places of modules in some folders."""
+        installed = [each for each in sys.path if each.endswith(("/site-packages", "/dist-packages"))]
+        return cls(frozenset(map(str, folders)), frozenset({sys.prefix, sys.base_prefix, *installed}))
+
+    def hold(self, module: ModuleType, folder: Path | None = None) -> bool:
+        """Say whether a user's module lies below a folder, or any of them."""
+        folders = self.folders if folder is None else {str(folder)}
+        return self.have_below(getattr(module, "__file__", None) or "", folders)
+
+    def have_below(self, path: str, folders: Collection[str]) -> bool:
+        """Say whether a path lies below some of the folders, but not in an environment that does."""
+        tops = [each for each in folders if _is_below(path, each)]
+        return any(not any(_is_below(other, top) and _is_below(path, other) for other in self.others) for top in tops)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder}/")
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles a module each time.
+
+    Bytecode counts as that of any source of the same size and second, so it could be that of other code than the
+    fingerprint's; and Python would write it beside the source, into the store's entries.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+@contextlib.contextmanager
+def _compiling(places: _Places) -> Iterator[None]:
+    """Let the modules in some places be found anew and compiled from their source."""
+    make_finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceLoader, SOURCE_SUFFIXES))
+
+    def is_meant(folder: str) -> bool:
+        return folder in places.folders or places.have_below(f"{folder}/", places.folders)
+
+    def hook(folder: str) -> Any:
+        if not is_meant(folder):
+            raise ImportError
+        return make_finder(folder)
+
+    def forget() -> None:
+        for folder in filter(is_meant, list(sys.path_importer_cache)):
+            del sys.path_importer_cache[folder]
+
+    forget()
+    sys.path_hooks.insert(0, hook)
+    try:
+        yield
+    finally:
+        sys.path_hooks.remove(hook)
+        forget()
