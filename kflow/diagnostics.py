@@ -6,7 +6,6 @@ printed as escapes such as ``\x1b`` or ``\u202e``.
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -186,6 +185,8 @@ def _closest(name: str, candidates: Sequence[str]) -> str | None:
     folded: dict[str, str] = {}
     for candidate in candidates:
         folded.setdefault(_fold(candidate), candidate)
+    import difflib  # only here, as most workflows have nothing wrong
+
     found = difflib.get_close_matches(_fold(name), folded, n=1)
     return folded[found[0]] if found else None
 

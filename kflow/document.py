@@ -268,22 +268,28 @@ def _compose(source: Source) -> Composer:
     """Read all events of a text; WorkflowError with everything that is wrong with it."""
     reader = _Reader(Composer(source))
     composer = reader.composer
-    index = 0  # how far reading came
-    event: _Event
+    event: _Event = None
     try:
-        for event in yaml.parse(source.text, Loader=_LOADER):
-            index = event.end_mark.index
-            reader.take(event)
+        # Not yaml.parse, which asks whether there is a next event before it takes it.
+        for event in iter(_LOADER(source.text).get_event, None):
+            action = reader.actions.get(type(event))
+            if action is not None:  # the ends of streams and documents say nothing
+                action(event)
     except yaml.MarkedYAMLError as error:
-        at = error.problem_mark.index if error.problem_mark else index
+        at = error.problem_mark.index if error.problem_mark else _end_of(event)
         start = error.context_mark.index if error.context_mark else at
         composer.stop(explain(f"{error.context}: {error.problem}", at, start, source))
     except (yaml.YAMLError, ValueError):  # ValueError: PyYAML on \U00110000, %YAML 1.<5,000 digits>, !%ff
-        composer.stop(Diagnostic("this is not valid YAML", source.mark(index)))
+        composer.stop(Diagnostic("this is not valid YAML", source.mark(_end_of(event))))
     hidden = find_hidden(source, reader.outside_block_text())
     if hidden or composer.diagnostics:
         composer.stop(*hidden)
     return composer
+
+
+def _end_of(event: _Event) -> int:
+    """Return how far reading came with an event, or without one."""
+    return event.end_mark.index if event else 0
 
 
 class _Reader:
@@ -295,7 +301,7 @@ class _Reader:
         self._lines = 1 + len(re.findall(r"\r\n|\r|\n", self._text))
         self._has_document = False
         self._edges = [0]  # where block text begins, ends, begins, ...
-        self._actions: dict[type[yaml.Event], Callable[[_Event], None]] = {
+        self.actions: dict[type[yaml.Event], Callable[[_Event], None]] = {
             yaml.DocumentStartEvent: self._document,
             yaml.ScalarEvent: self._scalar,
             yaml.SequenceStartEvent: lambda event: self._start([], event),
@@ -304,12 +310,6 @@ class _Reader:
             yaml.MappingEndEvent: lambda _: composer.end(),
             yaml.AliasEvent: lambda event: composer.alias(event.anchor, self._mark(event)),
         }
-
-    def take(self, event: _Event) -> None:
-        """Pass an event on; those of streams and of documents' ends say nothing."""
-        action = self._actions.get(type(event))
-        if action is not None:
-            action(event)
 
     def outside_block_text(self) -> Iterator[tuple[int, int]]:
         """Give the spans of the text that lie around those of block text."""

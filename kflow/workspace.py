@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kflow.signature import State, state
+from kflow.signature import ABSENT, State, state
 
 if TYPE_CHECKING:
     import subprocess
@@ -109,6 +109,16 @@ class Workspace:
         return found
 
     # --- files -----------------------------------------------------------------------------------------
+
+    def is_file(self, path: str) -> bool:
+        """Tell whether what the workflow names is a regular file; it is looked at once."""
+        where = self.resolve(path)
+        try:
+            self._note(where)
+        except OSError:  # too long a name, a folder that may not be looked into
+            return False
+        found = self.seen[str(where)]
+        return found != ABSENT and stat.S_ISREG(found[-1])
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file in hexadecimal digits."""
@@ -228,14 +238,20 @@ COMPUTING = {"tensorflow": ("NVIDIA_TF32_OVERRIDE", "TF_ENABLE_ONEDNN_OPTS", "TF
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
-        size = os.fstat(stream.fileno()).st_size
+    descriptor = os.open(
+        path, os.O_RDONLY | os.O_CLOEXEC
+    )  # for the thousandth small file, a stream costs as much again
+    try:
+        size = os.fstat(descriptor).st_size
         if size < _SMALL:  # without the 256 KiB buffer of file_digest, which costs more than a small file
-            content = stream.read(size + 1)
+            content = os.read(descriptor, size + 1)
             if len(content) == size:
                 return hashlib.new(algorithm, content).hexdigest()
-            stream.seek(0)  # it grows
-        return hashlib.file_digest(stream, algorithm).hexdigest()
+            os.lseek(descriptor, 0, os.SEEK_SET)  # it grows
+        with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def _version(name: str) -> str:

@@ -84,11 +84,10 @@ class Fetch(StepSpec, kind="fetch", version=1):
         if self.origin.is_remote:
             self._check_url(exam, self.origin, "origin")
             return {}
-        path = exam.look.resolve(self.origin.local_path)
-        if not path.is_file():
+        if not exam.look.is_file(self.origin.local_path):
             return {}
         self._verify(exam)
-        return {} if self.extract else {"file": FileFact(str(path))}
+        return {} if self.extract else {"file": FileFact(str(exam.look.resolve(self.origin.local_path)))}
 
     def _check_mirrors(self, exam: Examination) -> None:
         if self.mirrors and not self.origin.is_remote:

@@ -123,9 +123,12 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return _sha256(f"kflow-fingerprint-{SCHEME}\n" + canonical_json(parts))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces; Infinity and NaN as Python writes them."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _CANONICAL.encode(value)
 
 
 def _sha256(text: str) -> str:

@@ -243,10 +243,10 @@ def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnos
 
 
 def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:
+    if look.is_file(file):
+        return
     where = look.resolve(file)
     try:
-        if os.path.isfile(where):  # noqa: PTH113  for the thousandth file pathlib's layers count
-            return
         what = "is a folder, not a file" if where.is_dir() else "is no regular file"
         what = what if where.exists() else "does not exist"
     except OSError as error:  # too long a name, a folder that may not be looked into

@@ -64,6 +64,9 @@ class Look(Protocol):
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
 
+    def is_file(self, path: str) -> bool:
+        """Tell whether what the workflow names is a regular file."""
+
     def describe_dataset(self, path: str, dataset: str) -> tuple[tuple[int, ...], str]:
         """Return shape and dtype of an HDF5 data set; raises OSError with one sentence."""
 

@@ -16,8 +16,8 @@ from kflow.spec.references import (
     Fault,
     escape,
     has_reference,
+    is_step_name,
     names_used,
-    parse_target,
     substitute,
     unescape,
 )
@@ -204,7 +204,7 @@ def _find_kind(name: str, fields: Mapping[str, Any], kinds: Kinds, scope: _Scope
     path = ("steps", name)
     if name in RESERVED:
         scope.complain(f"{name!r} cannot name a step: ${{{name}.x}} means something else", path, on_key=True)
-    elif not _is_step_name(name):
+    elif not is_step_name(name):
         rule = "a letter or '_', then letters, digits, '_' and '-'"
         scope.complain(f"{name!r} cannot name a step: use {rule}", path, on_key=True)
     if "kind" not in fields:
@@ -224,15 +224,20 @@ def _find_kind(name: str, fields: Mapping[str, Any], kinds: Kinds, scope: _Scope
     return kinds[kind]
 
 
-def _is_step_name(name: str) -> bool:
-    return parse_target("${" + name + "}") is not None and "." not in name
+def _has_references(value: object) -> bool:
+    """Tell whether a text in a value may hold a reference."""
+    if isinstance(value, str):
+        return "${" in value
+    if isinstance(value, dict | list):
+        return any(map(_has_references, value.values() if isinstance(value, dict) else value))
+    return False
 
 
 def _parse_step(name: str, fields: Mapping[str, Any], kind: type[StepSpec], scope: _Scope) -> Step | None:
     path: Path_ = ("steps", name)
     faults: list[Fault] = []
     public = resolved = {key: value for key, value in fields.items() if key != "kind"}
-    is_plain = not any("${" in text for _, text in find_texts(public))  # then there is nothing to be put in
+    is_plain = not _has_references(public)  # then there is nothing to be put in
     if not is_plain:
         public = substitute(public, "params", scope.look_up_param, faults, path)
         resolved = substitute(public, "env", scope.look_up_variable, faults, path)

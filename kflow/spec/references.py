@@ -13,6 +13,7 @@ from typing import Any
 STEP_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 RESERVED = frozenset({"params", "env"})
 
+_NAME = re.compile(STEP_NAME)
 _TOKEN = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}")
 _STEP = re.compile(rf"\$\{{({STEP_NAME})(?:\.({STEP_NAME}))?\}}")
 _VALUE = re.compile(r"(params|env)\.([A-Za-z_][\w.-]*)")
@@ -34,6 +35,11 @@ class Fault:
     message: str
     name: str | None = None
     candidates: tuple[str, ...] = ()
+
+
+def is_step_name(text: str) -> bool:
+    """Tell whether a step may have a name."""
+    return _NAME.fullmatch(text) is not None and text not in RESERVED
 
 
 def parse_target(text: str) -> Target | None:

@@ -426,6 +426,7 @@ def measure_errors(_):
         "repeated": message(template, ["CPU:1", "/cpu:1"]),
         "missing": message(template, ["CPU:1", "CPU:9"]),
         "bool": message(template, True),
+        "negative": message(template, -1),
         "bools": message(template, [True, False]),
         "text": message(template, "0,1"),
         "path": message("model.keras", 2),

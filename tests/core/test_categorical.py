@@ -71,7 +71,8 @@ def test_what_counts_as_labels(y, expected):
     ("y", "message"),
     [
         ([0, -1], "label -1 at index 1 is negative"),
-        (-2.0, r"label -2.0 at index \(\) is negative"),
+        (-2.0, r"label -2.0 is negative"),
+        ([[0], [0, 1]], "y has rows of different lengths, which no array can hold"),
         ([[0, 1], [3, 9]], r"label 3 at index \(1, 0\) does not fit in 3 classes \(0 to 2\)"),
         (np.array([2**64 - 1], "uint64"), "label 18446744073709551615 at index 0 does not fit"),
         ([0.0, 1.9], "label 1.9 at index 1 is not a whole number"),
@@ -280,6 +281,30 @@ def test_a_wrong_label_in_a_later_block_of_a_view_has_its_place():
 
     with pytest.raises(ValueError, match="label -4 at index 299998 is negative"):
         to_categorical(y, lazy=True)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("y", [[0, 2**70], [0, 1e300], np.array([0, 2**64 - 1], "uint64"), [0.0, 2.0**53]])
+def test_a_label_that_no_class_can_have_is_named(y, lazy):
+    """Rows that long are never asked for, and no number in the message is made up."""
+    with pytest.raises(ValueError, match=r"label \S+ at index 1 is too large to be the number of a class; name"):
+        to_categorical(y, lazy=lazy)
+    with pytest.raises(ValueError, match="num_classes must not be so large, but is 18014398509481984"):
+        to_categorical([0], 2**54)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"label_smoothing": None}, TypeError, "label_smoothing must be a number between 0 and 1, not None"),
+        ({"classes": {"a": 0, "b": None}}, ValueError, r"classes must number the labels 0 to 1, each once, and not {"),
+        ({"classes": ["a", "b"]}, ValueError, r"label \['a'\] at index 0 is none of the 2 classes, 'a', 'b'"),
+    ],
+)
+def test_what_is_no_class_or_share_is_named(options, error, message):
+    """Python's own complaint would be about a comparison or a hash."""
+    with pytest.raises(error, match=message):
+        to_categorical([["a"], ["a", "b"]] if isinstance(options.get("classes"), list) else ["a"], **options)
 
 
 @given(hnp.arrays("float64", hnp.array_shapes(min_dims=1, max_dims=3, max_side=4), elements=st.floats(0.01, 1)))

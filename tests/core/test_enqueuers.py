@@ -403,9 +403,9 @@ def test_wrong_use_is_refused(kind):
 
     with pytest.raises(RuntimeError, match=rf"this {kind.__name__} does not run; call start\(\)"):
         enqueuer.get()
-    with pytest.raises(ValueError, match="must be at least 1, not 0 and 10"):
+    with pytest.raises(ValueError, match="workers must be a whole number, at least 1, not 0"):
         enqueuer.start(workers=0)
-    with pytest.raises(ValueError, match="timeout must be more than 0 seconds, not 0"):
+    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0, or None for the default, not 0"):
         enqueuer.start(timeout=0)
     enqueuer.start()
     with pytest.raises(RuntimeError, match=r"runs already; call stop\(\) before start"):

@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import math
 import os
 import pwd
+import re
 import signal
 import stat
 import tarfile
@@ -474,12 +476,49 @@ def test_file_digest(tmp_path: Path) -> None:
         {"max_size": 0},
         {"retries": -1},
         {"backoff": -1.0},
+        {"timeout": True},
+        {"timeout": None},
+        {"min_speed": None},
+        {"min_speed": math.nan},
+        {"max_size": None},
+        {"max_size": "1 GB"},
+        {"retries": 1.5},
+        {"backoff": math.inf},
     ],
 )
 def test_refuses_limits(limits: dict[str, Any], cache: Path) -> None:
     """Limits that cannot be met, and times that there are none of, are refused."""
-    with pytest.raises(ValueError, match=f"{next(iter(limits))}.* (must be|at least 0)"):
+    with pytest.raises(ValueError, match=f"{next(iter(limits))} must be .*, not "):
         get_file("a", "http://127.0.0.1:1/", cache_dir=cache, **limits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fname": b"a"}, "fname must be a text or a path, not b'a'"),
+        ({"cache_dir": 5}, "cache_dir must be a text or a path, not 5"),
+        ({"cache_subdir": None}, "cache_subdir must be a text or a path, not None"),
+        ({"mirrors": None}, "mirrors must be a list of origins, not None"),
+        ({"file_hash": b"ab"}, "a digest must be a text, not b'ab'"),
+        ({"file_hash": "ab", "hash_algorithm": None}, "a hash algorithm must be a text, not None"),
+        ({"progress": 5}, "progress must be a function, True or False, or None, not 5"),
+        ({"on_retry": "x"}, "on_retry must be a function, or None, not 'x'"),
+        ({"offline": "yes"}, "offline must be True or False, or None, not 'yes'"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(arguments: dict[str, Any], message: str, cache: Path) -> None:
+    """A wrong type is told as that, and before anything is fetched."""
+    given = {"fname": "a", "origin": "http://127.0.0.1:1/", "cache_dir": cache, **arguments}
+
+    with pytest.raises(TypeError, match=re.escape(message)):
+        get_file(**given)
+
+
+@pytest.mark.parametrize("origin", [" http://127.0.0.1:1/", "http ://127.0.0.1:1/", "\nhttps://127.0.0.1:1/"])
+def test_a_url_with_blanks_is_no_path(origin: str, cache: Path) -> None:
+    """What was pasted with a blank is told as that, not as a file that is missing."""
+    with pytest.raises(ValueError, match=r"a URL cannot have blanks before or in its https?:; remove them"):
+        get_file("a", origin, cache_dir=cache)
 
 
 def test_a_single_mirror_must_be_in_a_list(cache: Path) -> None:

@@ -335,12 +335,20 @@ def test_a_normalizer_must_make_all_rows_alike(path):
     [
         ({"dataset": None}, "dataset must be the path of a data set in the file, such as 'train/images', not None"),
         ({"dataset": "contiguous", "normalizer": 3}, "normalizer must be a function that takes rows, not 3"),
+        ({"datapath": None, "dataset": "x"}, "datapath must be the path of a file, not None"),
+        ({"datapath": b"x", "dataset": "x"}, "datapath must be the path of a file, not b'x'"),
     ],
 )
 def test_arguments_of_a_wrong_type_are_named(path, arguments, message):
     """A name that is no text, and a normalizer that cannot be called, are found at once."""
     with pytest.raises(TypeError, match=re.escape(message)):
-        HDF5Matrix(path, **arguments)
+        HDF5Matrix(**{"datapath": path, **arguments})
+
+
+def test_a_name_that_hdf5_cannot_hold_is_one_that_is_not_there(path):
+    """Half a character, as Python makes of bytes that are no text, is no fault of the codec."""
+    with pytest.raises(KeyError, match="has no data set 'a\\\\\\\\udce9'"):
+        HDF5Matrix(path, "a\udce9")
 
 
 def test_a_file_that_gave_way_to_another_is_an_error(tmp_path):

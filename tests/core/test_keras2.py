@@ -307,6 +307,7 @@ def two_arguments() -> keras.Model:
     [
         (named_ends, "a model whose inputs or outputs have names has no form in the format of Keras 2.1"),
         (operation, r"the operation Square \(square\w*\) has no form"),
+        (lambda: keras.random.SeedGenerator(5), "the SeedGenerator has no form"),
         (two_arguments, "the way in which the layer 'mha' is called, .* has no form .*keras_version=3"),
     ],
 )

@@ -320,6 +320,27 @@ def test_lists_of_inputs_and_class_weights():
     assert weighted == [2 * 2.0**2 / 2]
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"workers": "2"}, "workers must be a whole number, at least 0, not '2'"),
+        ({"workers": 2.5}, "workers must be a whole number, at least 0, not 2.5"),
+        ({"workers": -1}, "workers must be a whole number, at least 0, not -1"),
+        ({"max_queue_size": None}, "max_queue_size must be a whole number, at least 0, not None"),
+        ({"timeout": -1}, "timeout must be a number of seconds above 0, or None for the default, not -1"),
+        ({"timeout": "1"}, "timeout must be a number of seconds above 0, or None for the default, not '1'"),
+    ],
+)
+def test_limits_that_are_none_are_refused(recorder, limits, message):
+    """Also those that a subclass sets as attributes, without a word to the base class."""
+    sequence = Marks()
+    for name, limit in limits.items():
+        setattr(sequence, name, limit)
+
+    with pytest.raises(ValueError, match=message):
+        recorder.fit(sequence, verbose=0)
+
+
 @pytest.mark.parametrize("length", [0, -1])
 def test_a_sequence_without_batches_is_refused(recorder, length):
     """At once, and also when it is emptied later."""

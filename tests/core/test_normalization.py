@@ -266,13 +266,16 @@ def test_out_and_lazy_are_checked(options, error, message):
     [
         ({"axis": 1.0}, "axis must be an integer or a tuple of integers, not 1.0"),
         ({"order": None}, "order must be a number, not None"),
+        ({"order": 1j}, "order must be a number, not 1j"),
+        ({"order": np.array([1, 2])}, r"order must be a number, not array\(\[1, 2\]\)"),
+        ({"x": None}, "only real numbers can be normalized, not type object"),
         ({"out": [1.0, 2.0]}, "out must be an array or an HDF5 data set to write to, not a list"),
     ],
 )
 def test_arguments_of_a_wrong_type_are_named(arguments, message):
     """A wrong type is told as that."""
     with pytest.raises(TypeError, match=message):
-        normalize([3.0, 4.0], **arguments)
+        normalize(**{"x": [3.0, 4.0], **arguments})
 
 
 def test_masked_entries_are_refused():

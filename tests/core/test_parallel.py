@@ -165,6 +165,7 @@ def test_the_report_of_the_scaling(measured):
 # --- names and files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)  # Xception is large, and a machine may be busy
 def test_the_example_of_the_page_runs(tmp_path):
     """Xception on two devices: the loss is finite, and training moved what the template can train."""
     result = start(tmp_path, "seed")["seed"]
@@ -229,6 +230,7 @@ def test_one_device_computes_where_the_others_are_missing(measured):
         ("repeated", "ValueError: .* CPU:1, CPU:1 names a device twice"),
         ("missing", "ValueError: .* there is no CPU:9; TensorFlow sees CPU:0, CPU:1, CPU:2, CPU:3"),
         ("bool", "TypeError: gpus is True; give a number of GPUs"),
+        ("negative", "ValueError: gpus is -1, which is no number of GPUs; give one of at least 2"),
         ("bools", r"TypeError: gpus is \[True, False\]; give a number of GPUs"),
         ("text", "TypeError: gpus is '0,1'; give a number of GPUs"),
         ("backend", "ValueError: multi_gpu_model needs the TensorFlow backend; Keras runs on jax"),

@@ -41,6 +41,20 @@ def line_of(text: str) -> str:
     return f"{__file__}:{1 + next(number for number, line in enumerate(lines) if text in line)}"
 
 
+def test_names_are_joined_as_those_of_dictionaries() -> None:
+    """``|`` gives a dictionary, ``|=`` puts names in."""
+    names = get_custom_objects()
+    names["a"] = double
+
+    joined = names | {"a": triple, "b": triple}, {"a": triple, "b": triple} | names
+    names |= {"b": double}
+    found = names.copy()
+    names.clear()
+
+    assert joined == ({"a": triple, "b": triple}, {"a": double, "b": triple})
+    assert found == {"a": double, "b": double}
+
+
 def test_sources_tell_where_each_name_came_from() -> None:
     """A name's source is the scope that was entered, what the scope is called, or the line that put it in."""
     get_custom_objects()["global"] = double  # from here

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kflow.core.archives.marks import Extraction, forget, identity, recall, remember
 from kflow.core.archives.members import ArchiveError, Intake, Limits, Tree, refuse
@@ -231,7 +232,8 @@ def _moves(staged: Path, place: Path, archive: Path) -> Iterator[tuple[Path, Pat
 
 def _formats(archive_format: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the formats that the argument names."""
-    asked = [archive_format] if isinstance(archive_format, str) else list(archive_format or ())
+    asked: list[Any] = list(archive_format) if isinstance(archive_format, list | tuple) else [archive_format]
+    asked = [each for each in asked if each is not None]
     named = tuple(name for item in asked for name in (FORMATS if item == "auto" else (item,)))
     for name in named:
         if name not in FORMATS:

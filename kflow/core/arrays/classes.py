@@ -108,7 +108,8 @@ class Classes:
         number = {name: at for at, name in enumerate(self.names)}
         # h5py reads texts as bytes
         number |= {name.encode(): at for name, at in list(number.items()) if isinstance(name, str)}
-        numbers = [number.get(label, -1) for label in y.reshape(-1).tolist()]
+        # What has no hash is no label either: a row among labels that are no rows.
+        numbers = [number.get(label, -1) if isinstance(label, Hashable) else -1 for label in y.reshape(-1).tolist()]
         return np.array(numbers, np.intp).reshape(y.shape)
 
     def _looked_up(self, y: NDArray[Any]) -> NDArray[np.intp]:
@@ -136,7 +137,9 @@ class Classes:
 
 def _by_number(numbers: Mapping[Any, Any]) -> list[Any]:
     """Return the labels of a dictionary from label to number, such as ``class_indices`` of Keras, in their order."""
-    if sorted(numbers.values()) != list(range(len(numbers))):
+    if not all(hasattr(each, "__index__") for each in numbers.values()) or set(numbers.values()) != set(
+        range(len(numbers))
+    ):
         given = ", ".join(f"{label!r}: {number!r}" for label, number in list(numbers.items())[:_SHOWN])
         msg = f"classes must number the labels 0 to {len(numbers) - 1}, each once, and not {{{given}}}"
         raise ValueError(msg)

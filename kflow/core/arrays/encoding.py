@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import index as as_integer
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 
 import numpy as np
 
 from kflow.core.arrays.classes import Classes
-from kflow.core.rows.views import refuse_masks
+from kflow.core.rows.views import as_array, refuse_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoding"]
 
+_MOST = 2**53  # classes: up to here floats tell whole numbers apart
 _BLOCK = 32_768  # labels encoded at a time, so that the positions stay in the processor's cache
 
 
@@ -47,6 +48,10 @@ class Encoding:
         kind = np.dtype(dtype)
         if kind.kind not in "biufc":
             msg = f"dtype must be a number type or bool, not {kind}"
+            raise TypeError(msg)
+        given: Any = label_smoothing
+        if not isinstance(given, SupportsFloat):
+            msg = f"label_smoothing must be a number between 0 and 1, not {given!r}"
             raise TypeError(msg)
         if not 0 <= label_smoothing <= 1:
             msg = f"label_smoothing must be between 0 and 1, but is {label_smoothing}"
@@ -86,7 +91,12 @@ class Encoding:
 
     def fitted_to(self, numbers: NDArray[Any]) -> Self:
         """Return the encoding with as many columns as class numbers need, if that is not given."""
-        return self if self.columns is not None else self.fitted(int(numbers.max()) if numbers.size else None)
+        if self.columns is not None:
+            return self
+        greatest = int(numbers.max()) if numbers.size else None
+        if greatest is not None and greatest >= _MOST:
+            self.check(numbers)
+        return self.fitted(greatest)
 
     def shape(self, labels: Sequence[int]) -> tuple[int, ...]:
         """Return the shape that labels of a shape are encoded to."""
@@ -98,7 +108,7 @@ class Encoding:
         refuse_masks(y, "y")
         if hasattr(y, "dtype") and hasattr(y, "shape"):
             return y
-        return np.asarray(y) if self.classes is None else self.classes.as_labels(y)
+        return as_array(y, "y") if self.classes is None else self.classes.as_labels(y)
 
     def numbers(self, y: Any, first: int = 0) -> NDArray[Any]:
         """Return the class numbers of labels; ``first`` is the number of the first row, for errors."""
@@ -134,15 +144,15 @@ class Encoding:
 
     def check(self, numbers: NDArray[Any], first: int = 0) -> None:
         """Raise unless every class number is a column; ``first`` is the number of the first row, for errors."""
-        wrong = numbers < 0
-        if self.columns is not None:
-            wrong |= numbers >= self.columns
+        wrong = (numbers < 0) | (numbers >= (_MOST if self.columns is None else self.columns))
         _complain(numbers, wrong, self._describe_misfit, first)
 
     def _describe_misfit(self, number: float) -> str:
         if number < 0:
             return f"is negative; labels count from 0, or are named with {_CLASSES}"
-        columns = self.columns or 0
+        if self.columns is None:
+            return f"is too large to be the number of a class; name the classes with {_CLASSES}"
+        columns = self.columns
         fit = f"does not fit in {columns} classes (0 to {columns - 1})"
         return f"{fit}; if labels count from 1, name them with {_CLASSES}" if number == columns else fit
 
@@ -159,8 +169,8 @@ def _number_of_columns(num_classes: int | None, classes: Classes | None) -> int 
     except TypeError:
         msg = f"num_classes must be an integer, not {num_classes!r}"
         raise TypeError(msg) from None
-    if given < 0:
-        msg = f"num_classes must not be negative, but is {given}"
+    if not 0 <= given <= _MOST:
+        msg = f"num_classes must not be {'negative' if given < 0 else 'so large'}, but is {given}"
         raise ValueError(msg)
     if classes is not None and given not in {0, len(classes)}:
         msg = f"num_classes is {given}, but there are {len(classes)} classes"
@@ -190,7 +200,7 @@ def _parsed(y: NDArray[Any], first: int) -> NDArray[np.float64]:
         try:
             parsed[where] = float(label)
         except (TypeError, ValueError):
-            msg = f"label {label!r} at index {_place(where, first)} is not a number; name the classes with {_CLASSES}"
+            msg = f"label {label!r}{_place(where, first)} is not a number; name the classes with {_CLASSES}"
             raise ValueError(msg) from None
     return parsed
 
@@ -201,13 +211,13 @@ def _complain(labels: NDArray[Any], wrong: NDArray[np.bool_], describe: Callable
         where = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
         label = labels[where]
         label = label.item() if isinstance(label, np.generic) else label
-        msg = f"label {label!r} at index {_place(where, first)} {describe(label)}"
+        msg = f"label {label!r}{_place(where, first)} {describe(label)}"
         raise ValueError(msg)
 
 
-def _place(where: Sequence[Any], first: int) -> object:
-    """Return an index as it is written in brackets, with rows counted from a first one."""
-    place = tuple(int(i) for i in where)
-    if place:
-        place = (place[0] + first, *place[1:])
-    return place[0] if len(place) == 1 else place
+def _place(where: Sequence[Any], first: int) -> str:
+    """Say at which index a label is, with rows counted from a first one; nothing of one that is alone."""
+    if not where:
+        return ""
+    place = (int(where[0]) + first, *(int(i) for i in where[1:]))
+    return f" at index {place[0] if len(place) == 1 else place}"

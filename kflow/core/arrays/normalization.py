@@ -90,8 +90,8 @@ def normalize(
             raise TypeError(msg)
         return tensors.normalize(x, _axes(axis, tensors.rank(x)), power)
     source = by_rows(x)
-    axes = _axes(axis, len(source.shape))
     dtype = _result_type(source.dtype)
+    axes = _axes(axis, len(source.shape))
     if lazy:
         if out is not None:
             msg = "a lazy view has no rows of its own to write; give out or lazy, not both"
@@ -157,7 +157,7 @@ def _side_by_side(calls: Sequence[Callable[[], None]]) -> None:
 
 def _power(order: float | str) -> float:
     """Return the order of the norm, checked."""
-    if isinstance(order, str) or not isinstance(order, SupportsFloat):
+    if isinstance(order, str) or not isinstance(order, SupportsFloat) or np.ndim(order) or np.iscomplexobj(order):
         msg = f"order must be a number, not {order!r}; matrix norms such as 'fro' are not offered"
         raise TypeError(msg)
     if math.isnan(order):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import string
 from pathlib import Path
+from typing import Any
 
 __all__ = ["file_digest", "new_hash", "parse_digest"]
 
@@ -53,6 +54,8 @@ def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
 
     Raises
     ------
+    TypeError
+        When one of them is no text.
     ValueError
         When the algorithm is unknown or contradicts the prefix, or the digits are not as many as it gives.
 
@@ -61,6 +64,11 @@ def parse_digest(text: str, algorithm: str = "auto") -> tuple[str, str]:
     >>> parse_digest("MD5:900150983CD24FB0D6963F7D28E17F72")
     ('md5', '900150983cd24fb0d6963f7d28e17f72')
     """
+    arguments: dict[str, Any] = {"a digest": text, "a hash algorithm": algorithm}
+    for what, given in arguments.items():
+        if not isinstance(given, str):
+            msg = f"{what} must be a text, not {given!r}"
+            raise TypeError(msg)
     prefix, _, digits = text.strip().lower().rpartition(":")
     name = prefix or algorithm.lower()
     if prefix and algorithm.lower() not in ("auto", prefix):

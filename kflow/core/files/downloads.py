@@ -56,12 +56,6 @@ class Job:
     is_offline: bool = False
     on_retry: Callable[[Retry], None] | None = None
 
-    def __post_init__(self) -> None:
-        if self.max_size <= 0 or self.retries < 0 or self.backoff < 0:
-            given = f"max_size={self.max_size}, retries={self.retries}, backoff={self.backoff}"
-            msg = f"max_size must be above 0, retries and backoff at least 0, not {given}"
-            raise ValueError(msg)
-
 
 @dataclass
 class _Turn:

@@ -14,14 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive
-from kflow.core.files.connections import Patience
-from kflow.core.files.digests import file_digest, parse_digest
+from kflow.core.files.arguments import (
+    cache_path,
+    is_offline,
+    origins_of,
+    patience_of,
+    require_kinds,
+    seconds,
+    wanted_digest,
+    whole_number,
+)
+from kflow.core.files.digests import file_digest
 from kflow.core.files.downloads import HashMismatchError, Job, Progress, Retry, download
 from kflow.core.files.meter import metered
 from kflow.core.files.partials import beside
 from kflow.core.files.sidecars import is_noted, note_digest
-from kflow.core.files.transport import Origin
-from kflow.core.files.urls import local_path, redact
 
 __all__ = ["get_file"]
 
@@ -121,7 +128,7 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         When the file cannot be fetched.
     ArchiveError
         When it cannot be unpacked. An archive that came in this call and has no digest is then removed.
-    ValueError
+    TypeError, ValueError
         When an argument cannot be right.
     OSError
         When the folder cannot be written, or when a link or folder bears the file's name.
@@ -142,16 +149,17 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     >>> Path(path).relative_to(folder).as_posix(), Path(path).read_text()
     ('datasets/b.txt', 'hello')
     """
-    place = _cache_path(fname, cache_dir, cache_subdir)
+    place = cache_path(fname, cache_dir, cache_subdir)
+    require_kinds(progress, on_retry, offline)
     job = Job(
-        origins=_origins(origin, mirrors),
+        origins=origins_of(origin, mirrors),
         target=place.with_name(place.name + ".tar.gz") if untar else place,
-        digest=_wanted_digest(file_hash, md5_hash, hash_algorithm),
-        patience=_patience(timeout, min_speed),
-        max_size=max_size,
-        retries=retries,
-        backoff=backoff,
-        is_offline=_is_offline(offline),
+        digest=wanted_digest(file_hash, md5_hash, hash_algorithm),
+        patience=patience_of(timeout, min_speed),
+        max_size=whole_number("max_size", max_size, 1),
+        retries=whole_number("retries", retries, 0),
+        backoff=seconds("backoff", backoff),
+        is_offline=is_offline(offline),
         on_retry=on_retry,
     )
     unpacks = not os.path.lexists(place) if untar else extract and not is_merged(place, place.parent, archive_format)
@@ -168,73 +176,6 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
             elif extract and not untar:
                 _unpack(job, archive_format, None, is_new=is_new)
     return str(place if untar else job.target)
-
-
-# --- arguments --------------------------------------------------------------------------------------------
-
-
-def _cache_path(
-    fname: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None, subdir: str | os.PathLike[str]
-) -> Path:
-    """Return where a file belongs in the cache."""
-    name = os.fspath(fname)
-    path = Path(name)
-    if not path.name or ".." in path.parts or "\0" in name or name.endswith("/"):
-        msg = f"fname must name a file, without '..', not {name!r}"
-        raise ValueError(msg)
-    base = cache_dir or os.environ.get("KERAS_HOME") or "~/.keras"
-    try:
-        folder = Path(base).expanduser() / subdir
-    except RuntimeError:
-        msg = "there is no home folder for the cache; pass cache_dir= or set KERAS_HOME"
-        raise FileNotFoundError(errno.ENOENT, msg) from None
-    _refuse_links(folder, path)
-    return folder / path
-
-
-def _refuse_links(folder: Path, path: Path) -> None:
-    """Refuse to follow links inside the cache: where they lead, others' files have the names of ours."""
-    for parent in [] if path.is_absolute() else list(path.parents)[:-1]:
-        if (folder / parent).is_symlink():
-            msg = "a symbolic link bears the name of a folder in the cache; remove it or choose another fname"
-            raise FileExistsError(errno.EEXIST, msg, str(folder / parent))
-
-
-def _origins(origin: str | os.PathLike[str], mirrors: Sequence[str | os.PathLike[str]]) -> tuple[Origin, ...]:
-    if isinstance(mirrors, str | os.PathLike):
-        msg = f"mirrors must be a list of origins, not {redact(os.fspath(mirrors))!r} alone"
-        raise TypeError(msg)
-    for each in (origin, *mirrors):
-        if not isinstance(each, str | os.PathLike) or not os.fspath(each):
-            msg = f"an origin must be a URL or a path, not {each!r}"
-            raise (ValueError if each == "" else TypeError)(msg)
-    return tuple(Origin(os.fspath(each), local_path(each)) for each in (origin, *mirrors))
-
-
-def _patience(timeout: float | Mapping[str, float], min_speed: float) -> Patience:
-    """Return the limits of time that the arguments set."""
-    limits = dict(timeout) if isinstance(timeout, Mapping) else {"connect": timeout, "read": timeout}
-    known = set(limits) <= {"connect", "read", "total"}
-    if not known or not all(isinstance(each, int | float) and each > 0 for each in limits.values()):
-        msg = f"timeout must be seconds above 0, or give some for 'connect', 'read' and 'total', not {timeout!r}"
-        raise ValueError(msg)
-    if min_speed < 0:
-        msg = f"min_speed must be at least 0, not {min_speed!r}"
-        raise ValueError(msg)
-    return Patience(**limits, min_speed=min_speed)
-
-
-def _wanted_digest(file_hash: str | None, md5_hash: str | None, algorithm: str) -> tuple[str, str] | None:
-    """Return the digest that the arguments of `get_file` ask for."""
-    if file_hash is not None:
-        return parse_digest(file_hash, algorithm)
-    return None if md5_hash is None else parse_digest(md5_hash, "md5")
-
-
-def _is_offline(offline: bool | None) -> bool:
-    if offline is None:
-        return os.environ.get("KFLOW_OFFLINE", "").strip().lower() not in {"", "0", "false", "no", "off"}
-    return offline
 
 
 # --- the cache --------------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ def local_path(origin: str | os.PathLike[str]) -> Path | None:
     True
     """
     if not isinstance(origin, str) or not (scheme := scheme_of(origin)):
+        if isinstance(origin, str) and (scheme := scheme_of("".join(origin.split()))) and "://" in origin:
+            msg = f"a URL cannot have blanks before or in its {scheme}:; remove them (or give a path as pathlib.Path)"
+            raise ValueError(msg)
         return Path(origin)
     if scheme in ("http", "https"):
         check_url(origin)

@@ -101,7 +101,8 @@ def _follow(file: h5py.File, name: str, path: str, allow: Collection[str]) -> tu
         part = todo.popleft()
         if part in {"", "."}:
             continue
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        is_name = part.encode(errors="ignore").decode() == part  # names in HDF5 are UTF-8
+        link = node.get(part, getlink=True) if is_name and isinstance(node, h5py.Group) else None
         if link is None:
             raise KeyError(_no_dataset(file, name, path))
         if isinstance(link, h5py.SoftLink) and hops < 100:

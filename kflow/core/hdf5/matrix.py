@@ -102,7 +102,7 @@ class HDF5Matrix(RowsArray):
         *,
         allow: Collection[str] = (),
     ) -> None:
-        _check_types(dataset, normalizer)
+        _check_types(datapath, dataset, normalizer)
         self.datapath = str(Path(datapath).absolute())  # still right after a change of directory
         self.dataset = dataset
         self.normalizer = normalizer
@@ -237,8 +237,11 @@ class HDF5Matrix(RowsArray):
         return normalized
 
 
-def _check_types(dataset: object, normalizer: object) -> None:
-    """Raise TypeError for what can be no path of a data set, or cannot be called."""
+def _check_types(datapath: object, dataset: object, normalizer: object) -> None:
+    """Raise TypeError for what can be no path of a file or of a data set, or cannot be called."""
+    if not isinstance(datapath, str | os.PathLike) or not isinstance(os.fspath(datapath), str):
+        msg = f"datapath must be the path of a file, not {datapath!r}"
+        raise TypeError(msg)
     if not isinstance(dataset, str):
         msg = f"dataset must be the path of a data set in the file, such as 'train/images', not {dataset!r}"
         raise TypeError(msg)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 _ABSENT = object()
 _DELETED = object()
@@ -136,6 +136,16 @@ class Registry(MutableMapping[Any, Any]):
 
     def __len__(self) -> int:
         return len(self.copy())
+
+    def __or__(self, other: object) -> dict[Any, Any]:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: object) -> dict[Any, Any]:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # as that of a dictionary
+        self.update(other)
+        return self
 
     def __repr__(self) -> str:
         return repr(self.copy())

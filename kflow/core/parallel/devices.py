@@ -172,6 +172,9 @@ def _find_problem(chosen: Sequence[str], there: Sequence[str]) -> str:
 def _read_request(gpus: int | Sequence[int | str]) -> Sequence[int | str]:
     """Write a number of GPUs as their ids, and refuse what is neither a number nor a list."""
     each: Any = range(int(gpus)) if isinstance(gpus, Integral) else gpus
+    if isinstance(gpus, Integral) and int(gpus) < 0:
+        msg = f"gpus is {gpus}, which is no number of GPUs; give one of at least 2, a list, or None for all GPUs"
+        raise ValueError(msg)
     is_list = isinstance(each, Sequence) and not isinstance(gpus, bool | str)
     if not is_list or any(isinstance(item, bool) or not isinstance(item, Integral | str) for item in each):
         msg = f"gpus is {gpus!r}; give a number of GPUs, such as 2, a list of ids or device names, or None for all GPUs"

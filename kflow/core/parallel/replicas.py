@@ -8,17 +8,15 @@ many rows each replica has.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-__all__ = ["Joined", "make_strategy", "run_replicas"]
+from kflow.core.parallel.moments import REPLICA, synchronized_moments
+from kflow.core.parallel.state import noting_scope, state_of
 
-_REPLICA = threading.local()  # `rows`: 1 in a replica that has rows of the batch, 0 in one that has none
-_SEED_STEP = 0x9E3779B9  # 2**32 divided by the golden ratio: the seeds of no two replicas are neighbours
+__all__ = ["Joined", "make_strategy", "run_replicas"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +159,7 @@ class _Run:
         gradient of our own is the way to have it on the replica's.
         """
         count = len(self.trained)
-        with _synchronized_moments(self.model):
+        with synchronized_moments(self.model):
             self.replicas.extend(self._on_each(partial(self._forward, tensors[:count], tensors[count:])))
         return self._join(), self._backward
 
@@ -172,7 +170,7 @@ class _Run:
         results: dict[int, Any] = {}
 
         def call(number: int) -> None:
-            _REPLICA.rows = self.cut.sizes[number] > 0
+            REPLICA.rows = self.cut.sizes[number] > 0
             results[number] = function(number)
 
         numbers = self.strategy.experimental_distribute_values_from_function(lambda each: each.replica_id_in_sync_group)
@@ -188,10 +186,10 @@ class _Run:
         with tf.device("CPU:0"):  # where Keras feeds batches, so that each device is sent only its part
             parts = self._take(tensors, number, at_least=1)
         own_inputs = [tf.identity(part) for part in parts]
-        state = [_state_of(variable, number) for variable in self.model.non_trainable_variables]
+        state = [state_of(variable, number) for variable in self.model.non_trainable_variables]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([tensor for tensor in own_weights + own_inputs if tensor.dtype.is_floating])
-            with _scope(self.variables, [*own_weights, *state], tape) as scope:
+            with noting_scope(self.variables, [*own_weights, *state], tape) as scope:
                 structure = self.model(tf.nest.pack_sequence_as(self.inputs, own_inputs), training=self.training)
             outputs = tf.nest.flatten(structure)
             masks = [getattr(output, "_keras_mask", None) for output in outputs]
@@ -291,45 +289,6 @@ class _Run:
         return [*gradients[: len(replica.weights)], *own]
 
 
-def _scope(variables: Sequence[Any], values: Sequence[Any], tape: Any) -> Any:
-    """Make a scope in which variables have these values, and what layers assign or add is noted, not done.
-
-    Keras would update moving averages and seeds once per replica, and mix up the losses of the replicas.
-    """
-    import keras
-    import tensorflow as tf
-
-    places = {id(variable): index for index, variable in enumerate(variables)}
-
-    class Scope(keras.StatelessScope):  # type: ignore[misc]  # Keras has no types
-        """Notes what is assigned, cut off from where it comes from, as variables are."""
-
-        def __init__(self) -> None:
-            super().__init__(zip(variables, values, strict=True), collect_losses=True)
-            self.assigned: dict[int, Any] = {}
-
-        def add_update(self, update: tuple[Any, Any]) -> None:
-            variable, value = update
-            value = tf.stop_gradient(value)
-            if value.dtype.is_floating:
-                tape.watch(value)
-            super().add_update((variable, value))
-            self.assigned[places[id(variable)]] = value
-
-    return Scope()
-
-
-def _state_of(variable: Any, number: int) -> Any:
-    """Read a variable that is not trained; the seeds of random layers differ from replica to replica."""
-    import tensorflow as tf
-
-    value = tf.convert_to_tensor(variable)
-    if number and variable.path.endswith("seed_generator_state"):
-        with tf.device("CPU:0"):  # GPUs do not add such numbers
-            return value + tf.constant([number * _SEED_STEP % 2**32, 0], value.dtype)
-    return value
-
-
 def _sum(gradients: Sequence[Any]) -> Any:
     """Add gradients up; those of embeddings stay lists of rows."""
     import tensorflow as tf
@@ -340,70 +299,3 @@ def _sum(gradients: Sequence[Any]) -> Any:
         return tf.add_n([tf.convert_to_tensor(each) for each in gradients])
     values, indices = ([getattr(each, name) for each in gradients] for name in ("values", "indices"))
     return tf.IndexedSlices(tf.concat(values, 0), tf.concat(indices, 0), gradients[0].dense_shape)
-
-
-# --- batch normalization -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _synchronized_moments(model: Any) -> Iterator[None]:
-    """Let the layers of batch normalization take mean and variance over the rows of all replicas.
-
-    Keras can do so itself (``synchronized=True``), but not for masked inputs, with less precision (the difference of
-    two large numbers), and with a gradient that must be computed in the same run of the strategy.
-    """
-    import keras
-
-    layers = [each for each in model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
-    asked = [layer.synchronized for layer in layers]
-    for layer in layers:
-        layer.synchronized = False
-        layer._moments = partial(_moments, layer._moments, _current_graph())
-    try:
-        yield
-    finally:
-        for layer, before in zip(layers, asked, strict=True):
-            layer.synchronized = before
-            del layer._moments
-
-
-def _current_graph() -> Any:
-    """Return the graph that is being built, or None where operations run at once."""
-    import tensorflow as tf
-
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-def _moments(local: Any, graph: Any, inputs: Any, mask: Any) -> tuple[Any, Any]:
-    """Compute mean and variance of all replicas from those of each, weighed by its values."""
-    import tensorflow as tf
-
-    mean, variance = local(inputs, mask)
-    if _current_graph() is not graph:  # within a loop, where replicas cannot wait for one another
-        return mean, variance
-    values = tf.size(inputs) // tf.size(mean) if mask is None else tf.math.count_nonzero(mask, dtype="int32")
-    count = tf.cast(tf.where(_REPLICA.rows, values, 0), inputs.dtype)
-    total, all_counts = _add_up(count * mean, count)
-    whole_mean = tf.math.divide_no_nan(total, all_counts)
-    (squares,) = _add_up(count * (variance + tf.square(mean - whole_mean)))
-    return whole_mean, tf.math.divide_no_nan(squares, all_counts)
-
-
-def _add_up(*values: Any) -> Any:
-    """Add values of all replicas up, forwards and backwards; each replica gets the sums."""
-    import tensorflow as tf
-
-    def reduce(strategy: Any, *values: Any) -> Any:
-        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, [(each, each) for each in values])
-
-    def add_over_replicas(*values: Any) -> list[Any]:
-        return list(tf.distribute.get_replica_context().merge_call(reduce, args=values))
-
-    # The gradient is summed in the context of its own run; that of `all_reduce` insists on the one of the forward run.
-    # The sums are arguments, since TensorFlow searches the graph between results and arguments each time.
-    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
-    def connect(*tensors: Any) -> Any:
-        sums = [tf.identity(each) for each in tensors[len(values) :]]
-        return sums, lambda *upstream: [*add_over_replicas(*upstream), *(None for _ in values)]
-
-    return connect(*values, *add_over_replicas(*values))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["RowsView", "by_rows", "refuse_masks", "row_blocks"]
+__all__ = ["RowsView", "as_array", "by_rows", "refuse_masks", "row_blocks"]
 
 _CACHED = 2**20  # bytes of an array in memory that are worked on at a time: they stay in the processor's cache
 _READ = 2**24  # bytes of what lies elsewhere that are read at a time
@@ -32,6 +32,8 @@ def by_rows(x: ArrayLike) -> Any:
     ------
     TypeError
         If it has masked entries.
+    ValueError
+        If it holds rows of different lengths.
 
     Examples
     --------
@@ -39,7 +41,30 @@ def by_rows(x: ArrayLike) -> Any:
     array([[3, 4]])
     """
     refuse_masks(x, "x")
-    return x if getattr(x, "is_read_by_rows", False) is True else np.asarray(x)
+    return x if getattr(x, "is_read_by_rows", False) is True else as_array(x, "x")
+
+
+def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array of something, whose name is for errors.
+
+    Raises
+    ------
+    ValueError
+        If it holds rows of different lengths.
+
+    Examples
+    --------
+    >>> as_array([[1], [2, 3]], "y")
+    Traceback (most recent call last):
+    ValueError: y has rows of different lengths, which no array can hold; pad them to one length
+    """
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        msg = f"{name} has rows of different lengths, which no array can hold; pad them to one length"
+        raise ValueError(msg) from None
 
 
 def refuse_masks(x: object, name: str) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from kflow.core.sequences.epochs import Crew, Draws, begin_epoch, end_epoch
-from kflow.core.sequences.workers import GIVES_UP_AFTER, InThread, Pool
+from kflow.core.sequences.workers import GIVES_UP_AFTER, InThread, Pool, require_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +43,11 @@ class _Enqueuer:
         Raises
         ------
         ValueError
-            If a number is too small.
+            If a number is too small, or none.
         RuntimeError
             If it has been started already.
         """
-        if workers < 1 or max_queue_size < 1:
-            msg = f"workers and max_queue_size must be at least 1, not {workers} and {max_queue_size}"
-            raise ValueError(msg)
-        if timeout is not None and not timeout > 0:
-            msg = f"timeout must be more than 0 seconds, not {timeout}"
-            raise ValueError(msg)
+        require_limits(workers, max_queue_size, timeout, least=1)
         if self.is_running():
             msg = f"this {type(self).__name__} runs already; call stop() before start()"
             raise RuntimeError(msg)

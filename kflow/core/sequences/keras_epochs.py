@@ -20,7 +20,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import NUM_BATCHES_FOR_
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from kflow.core.sequences.epochs import Crew, Draws, begin_epoch, end_epoch
-from kflow.core.sequences.workers import raise_noted
+from kflow.core.sequences.workers import raise_noted, require_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -102,6 +102,7 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         indices, total = self._choose(length, steps)
         self.plan = _Plan(indices)
         data = self.py_dataset
+        require_limits(data.workers, data.max_queue_size, data.timeout, least=0)
         if data.workers > 1 or data.use_multiprocessing or data.timeout is not None:
             self._crew = self._crew or Crew(
                 data,

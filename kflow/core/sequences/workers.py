@@ -73,6 +73,23 @@ class InThread:
         return "".join(traceback.format_stack(frame)[-4:]) if frame else ""
 
 
+def require_limits(workers: Any, max_queue_size: Any, timeout: Any, *, least: int) -> None:
+    """Refuse what cannot be a number of workers or of batches, or a time to wait.
+
+    Raises
+    ------
+    ValueError
+        If one of the first two is no whole number or too small, or the last neither None nor a number above 0.
+    """
+    for name, given in {"workers": workers, "max_queue_size": max_queue_size}.items():
+        if not hasattr(given, "__index__") or given.__index__() < least:
+            msg = f"{name} must be a whole number, at least {least}, not {given!r}"
+            raise ValueError(msg)
+    if timeout is not None and not (hasattr(timeout, "__float__") and timeout > 0):
+        msg = f"timeout must be a number of seconds above 0, or None for the default, not {timeout!r}"
+        raise ValueError(msg)
+
+
 @dataclass(slots=True)
 class Task:
     """A batch that was asked for, and who makes it since when."""

@@ -139,7 +139,8 @@ def as_keras_2(value: Any) -> Any:
     ValueError
         If a part has no form there: operations that are not layers, layers that are called with anything but
         tensors or a list of them, models whose inputs or outputs have names, functions in a list or dictionary,
-        where their names would be read as texts, and a dtype policy that is no part of a layer.
+        where their names would be read as texts, a dtype policy that is no part of a layer, and generators of random
+        numbers.
     """
     _check_plain(value)
     return _old(value)
@@ -158,6 +159,8 @@ def _check_plain(value: Any, where: str = "") -> None:
             raise _no_form(f"the function {value['config']}{where}")
         if _is_policy(value):
             raise _no_form(f"the dtype policy {value['config']['name']} by itself")
+        if value.get("module") == "keras.random":
+            raise _no_form(f"the {value['class_name']}")
 
 
 def _is_description(value: Mapping[str, Any]) -> bool:
