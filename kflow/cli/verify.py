@@ -1,5 +1,6 @@
 """``kflow verify``: do a run again, elsewhere, and compare what comes of it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     workspace = open_workspace(path)
     bound = load_workflow(path, record.workflow.params, workspace)
     selected = select_steps(bound.needs, only=only)
-    with kept.stage() as folder:  # the next run takes it away if this one is killed
+    with _scratch_folder(kept) as folder:
         scratch = Store(folder, base=kept if selected else None)
         console = Console(is_debug=is_debug)
         try:
@@ -45,6 +46,19 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     say("\n" + columns([("output", "verdict", "where"), *rows]))
     is_same = again.status == "succeeded" and all(row[1] == "identical" for row in rows)
     return 0 if is_same else 1
+
+
+@contextlib.contextmanager
+def _scratch_folder(kept: Store) -> Iterator[Path]:
+    """Give a folder to run in; one in the store is swept away by the next run if this one is killed."""
+    if os.access(kept.root, os.W_OK):
+        with kept.stage() as folder:
+            yield folder
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="kflow-verify-") as name:
+        yield Path(name)
 
 
 def _find_workflow(record: RunRecord) -> Path:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -65,6 +66,22 @@ def test_a_read_only_store_serves_hits(make_folder: MakeFolder, tmp_path: Path) 
     assert kflow(folder, "plan", "w.yaml", "--exit-code", prefix=prefix)[0] == 0
     assert kflow(folder, "store", "verify", prefix=prefix)[0] == 0
     assert sorted(store.rglob("*")) == before
+
+
+def test_a_run_in_a_read_only_store_can_be_verified(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """What is done again lies in a temporary folder meanwhile."""
+    folder, store = make_folder(), tmp_path / "store"
+    kflow(folder, "run", "w.yaml")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+
+    code, said = kflow(
+        folder, "verify", "latest", "--only", "y", prefix=("env", f"TMPDIR={temporary}", *mounted(read_only(store)))
+    )
+
+    assert code == 0, said
+    assert re.search(r"y\.array +identical", said)
+    assert list(temporary.glob("kflow-verify-*")) == []
 
 
 def test_a_read_only_store_takes_no_work(make_folder: MakeFolder, tmp_path: Path) -> None:
