@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kflow.imports import find_libraries, library_versions, local_imports, version_of
 from kflow.signature import ABSENT, State, state
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Workspace:
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
     _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _versions: dict[str, str] = field(default_factory=dict)
+    _imported: dict[str, Mapping[str, str]] = field(default_factory=dict)
     seen: dict[str, State] = field(default_factory=dict)
     """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
@@ -188,12 +190,19 @@ class Workspace:
         queue = [start]
         while queue:
             path = queue.pop()
-            for imported in _local_imports(self._parse(path), path.parent, start.parent):
+            for imported in local_imports(self._parse(path), path.parent, start.parent):
                 self._note(imported)
                 if imported not in found and imported.is_file():
                     found[imported] = None
                     queue.append(imported)
         return tuple(os.path.relpath(path, self.root) for path in found)
+
+    def imported_versions(self, module: str) -> Mapping[str, str]:
+        """Return the versions of the libraries that a user module and the local modules that it imports import."""
+        if module not in self._imported:
+            trees = [self._parse(self.resolve(source)) for source in self.sources(module)]
+            self._imported[module] = library_versions(find_libraries(trees, self.resolve(module).parent))
+        return self._imported[module]
 
     def _parse(self, path: Path) -> ast.Module:
         if path not in self._modules:
@@ -229,7 +238,7 @@ class Workspace:
         """Return the versions of installed libraries; 'none' for one that is not there."""
         for name in libraries:
             if name not in self._versions:
-                self._versions[name] = _version(name)
+                self._versions[name] = version_of(name)
         return {name: self._versions[name] for name in libraries}
 
 
@@ -252,15 +261,6 @@ def _digest(path: Path, algorithm: str) -> str:
             return hashlib.file_digest(stream, algorithm).hexdigest()
     finally:
         os.close(descriptor)
-
-
-def _version(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
 
 
 def _defined_names(tree: ast.Module) -> Iterator[str]:
@@ -286,28 +286,3 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 todo += getattr(node, branch, [])
         if isinstance(node, ast.Try):
             todo += [each for handler in node.handlers for each in handler.body]
-
-
-def _local_imports(tree: ast.Module, folder: Path, top: Path) -> Iterator[Path]:
-    """Yield the files beside a module (or below its folder) that its import statements could mean."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _module_files(top, alias.name.split("."))
-        elif isinstance(node, ast.ImportFrom):
-            base = top
-            if node.level:
-                base = folder
-                for _ in range(node.level - 1):
-                    base = base.parent
-            parts = node.module.split(".") if node.module else []
-            yield from _module_files(base, parts)
-            for alias in node.names:
-                yield from _module_files(base, [*parts, alias.name])
-
-
-def _module_files(base: Path, parts: list[str]) -> Iterator[Path]:
-    """Yield the files that importing a dotted name would run, where they are there: packages on the way, the module."""
-    for count in range(1, len(parts) + 1):
-        stem = base.joinpath(*parts[:count])
-        yield from (stem / "__init__.py", stem.with_name(stem.name + ".py"))

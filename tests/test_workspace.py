@@ -176,6 +176,20 @@ class TestSources:
 
         assert {name for name in after if after[name] != before[name]} == {"c.py"}
 
+    def test_versions_of_what_modules_import(self, workspace):
+        """By the names of the packages; not those of the standard library and of local modules and folders."""
+        import numpy as np
+        import yaml
+
+        root = workspace.root
+        (root / "a.py").write_text("import os.path, b, numpy.linalg\nfrom folder.x import y\n")
+        (root / "b.py").write_text("from . import a\n\ndef f():\n    import yaml, no_such_module\n")
+        (root / "folder").mkdir()
+
+        found = workspace.imported_versions("a.py")
+
+        assert found == {"numpy": np.__version__, "PyYAML": yaml.__version__, "no_such_module": "none"}
+
 
 def test_gpus(workspace):
     """'all' comes to what is there, which may be none."""

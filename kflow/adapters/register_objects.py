@@ -11,6 +11,7 @@ a text, and no other step does. The source is kept with the result, so that a la
 Outputs: ``objects``.
 """
 
+import ast
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
         from kflow.artifacts.modules import imported
         from kflow.artifacts.objects import ObjectSources
         from kflow.core.objects import custom_object_scope
+        from kflow.imports import find_libraries, library_versions
 
         places = {name: (context.root / symbol.module, symbol.name) for name, symbol in self.objects.items()}
         with custom_object_scope({}), imported(places):  # the scope takes back what the modules register with Keras
@@ -60,4 +62,8 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
             context.root / module: tuple(Path(context.root, each) for each in context.sources[module])
             for module in modules
         }
-        return self.Outputs(objects=ObjectSources(places, sources))
+        libraries: dict[str, str] = {}
+        for module, files in sources.items():
+            trees = [ast.parse(file.read_bytes()) for file in files]
+            libraries |= library_versions(find_libraries(trees, module.parent))
+        return self.Outputs(objects=ObjectSources(places, sources, libraries))

@@ -17,6 +17,8 @@ class ObjectSources:
     objects: Mapping[str, tuple[Path, str]]
     sources: Mapping[Path, tuple[Path, ...]]
     """For each module, itself and the local modules that it imports."""
+    libraries: Mapping[str, str]
+    """The versions of the libraries that they import: with others the same source may do something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ def save(value: ObjectSources, folder: Path) -> Saved:
             identity[str(inside)] = require_fingerprinted(source, digest_file(target))
         places[module] = Path(str(number), module.name)
     objects = {name: [str(places[module]), symbol] for name, (module, symbol) in value.objects.items()}
-    return Saved(digest_json([objects, identity]), {"objects": objects})
+    libraries = dict(value.libraries)
+    return Saved(digest_json([objects, identity, libraries]), {"objects": objects, "libraries": libraries})
 
 
 def _relative(source: Path, top: Path) -> Path:

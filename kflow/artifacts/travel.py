@@ -115,9 +115,9 @@ def _settle_view(value: Arrival, home: Home) -> tuple[dict[str, Any], Path | Non
 
 def _check_code(value: Arrival, home: Home) -> None:
     """Make sure that code which came is this machine's own: what is run never comes from elsewhere."""
-    _require_keys(value, {"objects"})
-    objects = value.description["objects"]
-    _require(isinstance(objects, dict) and digest_json([objects, value.files]) == value.digest, value)
+    _require_keys(value, {"objects", "libraries"})
+    objects, libraries = value.description["objects"], value.description["libraries"]
+    _require(isinstance(objects, dict) and digest_json([objects, value.files, libraries]) == value.digest, value)
     for module, symbol in objects.values():
         _require(module in value.files and isinstance(symbol, str), value)
     if not set(value.files.values()) <= set(home.code):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kflow.cli.output import say
-from kflow.diagnostics import visible
 from kflow.document import Document, load_document, parse_scalar
 from kflow.errors import UsageError
 from kflow.plan.resolve import Bound, bind
@@ -57,9 +56,8 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     WorkflowError
         With everything that is wrong with it.
     UsageError
-        If the file cannot be read, or has a name that no record can hold; or an override names no param.
+        If the file cannot be read, or an override names no param.
     """
-    _require_text(file)
     if file.suffix == ".json":
         _refuse_plan(file)
     try:
@@ -79,15 +77,6 @@ def making_what_stays() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _require_text(file: Path) -> None:
-    path = os.path.abspath(file)  # noqa: PTH100  resolve() would follow links
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        message = f"{visible(path)}: the path of a workflow must be UTF-8, to stand in a record; rename it"
-        raise UsageError(message) from None
 
 
 def _refuse_plan(file: Path) -> None:

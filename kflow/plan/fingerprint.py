@@ -44,7 +44,7 @@ def components(
     code : mapping of str to str
         The digest of each user module that the step uses, with the local modules that it imports.
     libraries : mapping of str to str
-        The versions of the libraries that compute the result.
+        The versions of the libraries that compute the result, those that user modules import included.
     variables : mapping of str to str
         The environment variables that change what these libraries compute; those that the step names are its own.
     seed : int

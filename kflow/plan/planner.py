@@ -50,6 +50,9 @@ class Surroundings(Protocol):
     def code_digests(self, module: str) -> Mapping[str, str]:
         """Return the digests of a user module and of the local modules that it imports."""
 
+    def imported_versions(self, module: str) -> Mapping[str, str]:
+        """Return the versions of the libraries that they import."""
+
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return the versions of installed libraries."""
 
@@ -134,14 +137,16 @@ class Planner:
         around = self.surroundings
         files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.texts)}
         code: dict[str, str] = {}
+        libraries = dict(around.versions(step.spec.libraries))
         for module in modules(step.texts):
             code |= around.code_digests(module)
+            libraries |= around.imported_versions(module)
         return components(
             step,
             inputs=inputs,
             files=files,
             code=code,
-            libraries=around.versions(step.spec.libraries),
+            libraries=libraries,
             variables=around.variables(step.spec.libraries),
             seed=self.bound.workflow.seed,
             gpus=around.gpus(step.spec.gpus_wanted()),

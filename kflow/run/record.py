@@ -115,7 +115,12 @@ class RunRecord(BaseModel):
 
 def workflow_place(root: Path, path: str) -> str:
     """Return the absolute path of a workflow file in a folder, in characters that a record can hold."""
-    return os.fsencode(root / Path(path).name).decode("utf-8", "backslashreplace")
+    return _in_text(root / Path(path).name)
+
+
+def _in_text(path: str | Path) -> str:
+    """Return a path in characters that a record can hold: bytes that are no UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
@@ -130,7 +135,7 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         status="running",
         started=now(),
         workflow=WorkflowRecord(
-            path=path,
+            path=_in_text(path),
             file=workflow_place(root, path),
             sha256=digest_file(Path(path)),
             name=workflow.name,

@@ -34,7 +34,7 @@ def make_step_file(folder: Path) -> Path:
 
 def make_code(folder: Path) -> ObjectSources:
     module = make_file(folder, "layers.py")
-    return ObjectSources({"Swish": (module, "Swish")}, {module: (module,)})
+    return ObjectSources({"Swish": (module, "Swish")}, {module: (module,)}, {})
 
 
 VALUES: dict[str, tuple[str, Make]] = {

@@ -30,19 +30,6 @@ def test_all_files_good_is_exit_code_0(make_folder: MakeFolder) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_a_path_that_no_record_can_hold_is_refused(make_folder: MakeFolder) -> None:
-    """Half a character, as Python makes of a byte that is no UTF-8: and every command says so."""
-    folder = make_folder()
-    odd = folder.path / "w\udce9.yaml"
-    (folder.path / "w.yaml").rename(odd)
-
-    for command in ("validate", "plan", "run"):
-        told = folder.kflow(command, odd.name)
-
-        assert told.returncode == 2
-        assert "w\\udce9.yaml: the path of a workflow must be UTF-8, to stand in a record; rename it" in told.stderr
-
-
 def test_a_wrong_set_is_told_before_any_file(make_folder: MakeFolder) -> None:
     """With an example of a right one."""
     wrong = make_folder().kflow("validate", "w.yaml", "--set", "rows")

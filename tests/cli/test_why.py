@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,32 @@ def test_a_helper_two_imports_away_is_named(folder: Any) -> None:
     assert re.search(r"^unit of \S+ was run: order: .*, compared with \S+:$", first)
     assert re.search(r"^unit: order: 2(\.0)? -> 1(\.0)?; input x changed$", second)
     assert third == "  x: code far.py changed"
+
+
+def install(site: Path, version: str) -> None:
+    """Put a library there whose package has another name, as PyYAML has."""
+    shutil.rmtree(site, ignore_errors=True)
+    described = site / f"Scaling_Library-{version}.dist-info"
+    described.mkdir(parents=True)
+    (site / "scaling.py").write_text(f"factor = {version}\n")
+    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Scaling-Library\nVersion: {version}\n")
+    (described / "top_level.txt").write_text("scaling\n")
+
+
+def test_another_version_of_a_library_that_a_helper_imports_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Two imports away, under another name than its package's; the step is run again, and no other."""
+    folder = make_folder(HELPED, {**FILES, "far.py": "from scaling import factor\n"})
+    install(tmp_path / "site", "2.0")
+    first = folder.kflow("run", "w.yaml", PYTHONPATH=str(tmp_path / "site"))
+    install(tmp_path / "site", "3.0")
+
+    planned = folder.kflow("plan", "w.yaml", PYTHONPATH=str(tmp_path / "site")).stdout
+    folder.kflow("run", "w.yaml", PYTHONPATH=str(tmp_path / "site"))
+
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert re.search(r"^run +x +slice_hdf5 +Scaling-Library: 2\.0 -> 3\.0$", planned, re.MULTILINE)
+    assert folder.statuses() == {"x": "run", "unit": "run", "other": "reused"}
+    assert folder.kflow("why", "x").stdout.endswith("x: Scaling-Library: 2.0 -> 3.0\n")
 
 
 def test_any_two_runs_can_be_compared(folder: Any) -> None:
@@ -125,6 +152,19 @@ def test_a_workflow_has_one_history_from_wherever_it_is_run(make_folder: MakeFol
 
     assert "end: 9 -> 5" in planned
     assert "x: end: 9 -> 5" in folder.kflow("why", "x").stdout
+
+
+def test_the_name_of_a_workflow_may_be_of_any_bytes(make_folder: MakeFolder) -> None:
+    """Its record holds what is no UTF-8 written out."""
+    folder = make_folder(SHORT)
+    name = os.fsdecode(b"w\xe9.yaml")
+    (folder.path / "w.yaml").rename(folder.path / name)
+
+    ran, again = folder.kflow("run", name), folder.kflow("run", name)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "1 reused" in again.stdout
+    assert folder.records()[0].workflow.path == r"w\xe9.yaml"
 
 
 def test_a_workflow_has_one_history_by_way_of_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:

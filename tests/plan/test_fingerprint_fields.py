@@ -160,6 +160,11 @@ class Around:
         """Return a digest for the module alone."""
         return {module: f"digest of {module}"}
 
+    def imported_versions(self, module: str) -> dict[str, str]:
+        """Return no version."""
+        del module
+        return {}
+
     def versions(self, libraries: tuple[str, ...]) -> dict[str, str]:
         """Return one version for all."""
         return dict.fromkeys(libraries, "1")

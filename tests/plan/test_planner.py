@@ -77,6 +77,11 @@ class World:
         del module
         return self.code
 
+    def imported_versions(self, module: str) -> Mapping[str, str]:
+        """Return no version."""
+        del module
+        return {}
+
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return one version of everything."""
         return dict.fromkeys(libraries, self.keras)
