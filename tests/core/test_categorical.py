@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kflow.core import HDF5Matrix, from_categorical, to_categorical
+from kflow.core.arrays import blocks
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 label_types = ["int8", "uint8", "int64", "uint64", "float32", "float64", ">i4"]
@@ -281,6 +282,23 @@ def test_a_wrong_label_in_a_later_block_of_a_view_has_its_place():
 
     with pytest.raises(ValueError, match="label -4 at index 299998 is negative"):
         to_categorical(y, lazy=True)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
+def test_threads_change_no_bit(monkeypatch, dtype):
+    """Whatever the number of processors; a wrong label is named with its index in any of them."""
+    y = np.random.default_rng(0).integers(0, 7, 2_000_000).astype(dtype)
+    many, smooth = to_categorical(y, 7, "uint8"), to_categorical(y, 7, label_smoothing=0.1)
+    wrong = y.copy()
+    wrong[[1_900_000, 1_950_000]] = 9
+    with pytest.raises(ValueError, match=r"label 9(\.0)? at index 1900000 does not fit in 7 classes"):
+        to_categorical(wrong, 7)
+    monkeypatch.setattr(blocks, "_THREADS", 1)
+
+    assert (
+        many.tobytes() == to_categorical(y, 7, "uint8").tobytes() == np.eye(7, dtype="uint8")[y.astype(int)].tobytes()
+    )
+    assert smooth.tobytes() == to_categorical(y, 7, label_smoothing=0.1).tobytes()
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kflow.core import HDF5Matrix, normalize
-from kflow.core.arrays import normalization
+from kflow.core.arrays import blocks
 
 orders = st.sampled_from([1, 2, 3, 0.5, 2.5, 0, math.inf, -math.inf])
 sane = st.floats(-1e3, 1e3).filter(lambda value: value == 0 or abs(value) > 1e-3)
@@ -164,7 +164,7 @@ def test_threads_change_no_bit(monkeypatch, axis, order, width):
     x = np.random.default_rng(0).normal(size=(2**25 // 4 // width, width)).astype("float32")
     x[::1000], x[7::1000], x[9::1000, 3] = 0, 3e38, np.nan
     many = normalize(x, axis, order)
-    monkeypatch.setattr(normalization, "_THREADS", 1)
+    monkeypatch.setattr(blocks, "_THREADS", 1)
     one = normalize(x, axis, order)
     here = normalize(x.copy(), axis, order, out=np.empty_like(x))
 
@@ -327,9 +327,3 @@ def test_threads_outlive_the_main_thread(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.stderr) == ("0.25\n0.25\n", "")
-
-
-def test_what_a_thread_raises_is_raised():
-    """Whichever it is; the first call is made in this thread."""
-    with pytest.raises(ZeroDivisionError):
-        normalization._side_by_side([lambda: None, lambda: 1 // 0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 
 import numpy as np
 
+from kflow.core.arrays.blocks import do_each
 from kflow.core.arrays.classes import Classes
 from kflow.core.rows.views import as_array, refuse_masks
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoding"]
 
 _MOST = 2**53  # classes: up to here floats tell whole numbers apart
+_BLOCKS_AT_A_TIME = 8  # by one thread: as Python serves one thread at a time
 _BLOCK = 32_768  # labels encoded at a time, so that the positions stay in the processor's cache
 
 
@@ -133,13 +135,19 @@ class Encoding:
         encoded = np.full(shape, off, self.dtype) if off else np.zeros(shape, self.dtype)
         entries, flat = encoded.reshape(-1), numbers.reshape(-1)
         starts = np.arange(min(_BLOCK, flat.size)) * columns
-        places = np.empty_like(starts)
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK].astype(np.intp, copy=False)
-            if block.view(np.uintp).max() >= columns:  # read so, negative ones are the greatest
-                self.check(numbers)
-            here = np.add(block, starts[: block.size], out=places[: block.size])
-            entries[start * columns :][here] = self.on
+
+        def write(first: int, last: int) -> None:
+            places = np.empty_like(starts)
+            for start in range(first, last, _BLOCK):
+                block = flat[start : min(start + _BLOCK, last)].astype(np.intp, copy=False)
+                if block.view(np.uintp).max() >= columns:  # read so, negative ones are the greatest
+                    self.check(numbers)
+                here = np.add(block, starts[: block.size], out=places[: block.size])
+                entries[start * columns :][here] = self.on
+
+        step = _BLOCK * _BLOCKS_AT_A_TIME
+        spans = [(first, min(first + step, flat.size)) for first in range(0, flat.size, step)]
+        do_each(spans, write, threads=len(spans) // 2)
         return encoded
 
     def check(self, numbers: NDArray[Any], first: int = 0) -> None:

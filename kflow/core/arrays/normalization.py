@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
 from dataclasses import dataclass
-from functools import partial, reduce
-from itertools import pairwise
+from functools import reduce
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from kflow.core.arrays import tensors
+from kflow.core.arrays.blocks import do_each
 from kflow.core.rows.views import RowsView, by_rows, row_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["normalize"]
 
-_THREADS = 4  # the most that are used: a few can make use of all the bandwidth that there is
 _BLOCK = 2**21  # bytes that a thread does at a time: large, as Python serves one thread at a time
 _WORTH_A_THREAD = 4  # blocks that a thread should have to do
 _WIDE = 64  # from this many columns on, one dot product per row is quicker than one einsum for all rows
@@ -117,42 +114,10 @@ def _write_array(scaling: _Scaling, source: NDArray[Any], target: NDArray[Any]) 
     may_share = scaling.is_lean(source)
     blocks = list(row_blocks(source, _BLOCK if may_share else None))
 
-    def write(first: int, last: int) -> None:
-        for start, stop in blocks[first:last]:
-            scaling.write(source[start:stop], target[start:stop])
+    def write(start: int, stop: int) -> None:
+        scaling.write(source[start:stop], target[start:stop])
 
-    count = min(_THREADS, len(os.sched_getaffinity(0)), len(blocks) // _WORTH_A_THREAD)
-    if count < 2 or not may_share:
-        write(0, len(blocks))
-        return
-    bounds = [len(blocks) * part // count for part in range(count + 1)]
-    _side_by_side([partial(write, *part) for part in pairwise(bounds)])
-
-
-def _side_by_side(calls: Sequence[Callable[[], None]]) -> None:
-    """Make calls in threads, the first one in this thread; raise what one of them raises."""
-    failures: list[BaseException] = []
-
-    def make(call: Callable[[], None]) -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # it is raised below
-            failures.append(error)
-
-    threads = []
-    for call in calls[1:]:
-        thread = threading.Thread(target=make, args=(call,))
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads are to be had, for instance because Python is about to end
-            make(call)
-        else:
-            threads.append(thread)
-    make(calls[0])
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    do_each(blocks, write, threads=len(blocks) // _WORTH_A_THREAD if may_share else 1)
 
 
 def _power(order: float | str) -> float:
