@@ -85,7 +85,7 @@ class Workspace:
     """
 
     root: Path
-    _paths: dict[str, Path] = field(default_factory=dict)
+    _paths: dict[str, str] = field(default_factory=dict)
     _digests: dict[tuple[str, str], str] = field(default_factory=dict)
     _datasets: dict[tuple[Path, str], dict[str, object]] = field(default_factory=dict)
     _modules: dict[Path, ast.Module] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Workspace:
     """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
 
-    def _note(self, path: Path) -> None:
+    def _note(self, path: Path | str) -> None:
         """Keep the state of a file before its first use: if it is the same afterwards, that is what was read."""
         name = str(path)
         if name not in self.seen:
@@ -104,29 +104,33 @@ class Workspace:
 
     def resolve(self, path: str) -> Path:
         """Return the absolute path of what the workflow names."""
+        return Path(self.absolute(path))
+
+    def absolute(self, path: str) -> str:
+        """Return the absolute path of what the workflow names, as a text."""
         found = self._paths.get(path)
         if found is None:
             # Texts, because pathlib costs as much as all else of planning a small step; resolve() follows links.
-            found = self._paths[path] = Path(os.path.abspath(os.path.join(self.root, path)))  # noqa: PTH100, PTH118
+            found = self._paths[path] = os.path.abspath(os.path.join(self.root, path))  # noqa: PTH100, PTH118
         return found
 
     # --- files -----------------------------------------------------------------------------------------
 
     def is_file(self, path: str) -> bool:
         """Tell whether what the workflow names is a regular file; it is looked at once."""
-        where = self.resolve(path)
+        where = self.absolute(path)
         try:
             self._note(where)
         except OSError:  # too long a name, a folder that may not be looked into
             return False
-        found = self.seen[str(where)]
+        found = self.seen[where]
         return found != ABSENT and stat.S_ISREG(found[-1])
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """Return the digest of a file in hexadecimal digits."""
         key = (path, algorithm)  # as it is written: comparing Paths takes longer than most of planning
         if key not in self._digests:
-            where = self.resolve(path)
+            where = self.absolute(path)
             self._note(where)
             self._digests[key] = _digest(where, algorithm)
         return self._digests[key]
@@ -246,7 +250,7 @@ COMPUTING = {"tensorflow": ("NVIDIA_TF32_OVERRIDE", "TF_ENABLE_ONEDNN_OPTS", "TF
 """The environment variables by which users change what a library computes, to the bit."""
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _digest(path: str, algorithm: str) -> str:
     descriptor = os.open(
         path, os.O_RDONLY | os.O_CLOEXEC
     )  # for the thousandth small file, a stream costs as much again

@@ -87,7 +87,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
         if not exam.look.is_file(self.origin.local_path):
             return {}
         self._verify(exam)
-        return {} if self.extract else {"file": FileFact(str(exam.look.resolve(self.origin.local_path)))}
+        return {} if self.extract else {"file": FileFact(exam.look.absolute(self.origin.local_path))}
 
     def _check_mirrors(self, exam: Examination) -> None:
         if self.mirrors and not self.origin.is_remote:

@@ -105,9 +105,9 @@ def bind_text(text: str = TEXT, **overrides: Any) -> Bound:
 class Here(Workspace):
     """A folder in which every file is there."""
 
-    def resolve(self, path: str) -> Path:
+    def absolute(self, path: str) -> str:
         """Let this file stand for every other, but for those to write."""
-        return Path(__file__) if path.endswith(".h5") else Path(__file__).parent / path
+        return __file__ if path.endswith(".h5") else str(Path(__file__).parent / path)
 
     def check_symbol(self, module: str, name: str) -> None:
         """Find every name."""
