@@ -225,7 +225,7 @@ def _find_kind(name: str, fields: Mapping[str, Any], kinds: Kinds, scope: _Scope
 
 
 def _has_references(value: object) -> bool:
-    """Tell whether a text in a value may hold a reference."""
+    """Tell whether a text in a value may hold a reference; without the paths that `find_texts` makes."""
     if isinstance(value, str):
         return "${" in value
     if isinstance(value, dict | list):

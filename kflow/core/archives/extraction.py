@@ -232,6 +232,7 @@ def _moves(staged: Path, place: Path, archive: Path) -> Iterator[tuple[Path, Pat
 
 def _formats(archive_format: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the formats that the argument names."""
+    # What is neither a text nor a list is refused below, by its own words.
     asked: list[Any] = list(archive_format) if isinstance(archive_format, list | tuple) else [archive_format]
     asked = [each for each in asked if each is not None]
     named = tuple(name for item in asked for name in (FORMATS if item == "auto" else (item,)))

@@ -20,7 +20,6 @@ __all__ = [
     "require_kinds",
     "seconds",
     "wanted_digest",
-    "whole_number",
 ]
 
 AnyPath = str | os.PathLike[str]
@@ -100,14 +99,6 @@ def patience_of(timeout: float | Mapping[str, float], min_speed: float) -> Patie
         msg = f"min_speed must be a number of bytes a second, at least 0, not {min_speed!r}"
         raise ValueError(msg)
     return Patience(**limits, min_speed=min_speed)
-
-
-def whole_number(name: str, given: Any, least: int) -> int:
-    """Return a whole number, known to be at least another."""
-    if not hasattr(given, "__index__") or isinstance(given, bool) or given.__index__() < least:
-        msg = f"{name} must be a whole number, at least {least}, not {given!r}"
-        raise ValueError(msg)
-    return int(given)
 
 
 def seconds(name: str, given: Any) -> float:

@@ -22,13 +22,13 @@ from kflow.core.files.arguments import (
     require_kinds,
     seconds,
     wanted_digest,
-    whole_number,
 )
 from kflow.core.files.digests import file_digest
 from kflow.core.files.downloads import HashMismatchError, Job, Progress, Retry, download
 from kflow.core.files.meter import metered
 from kflow.core.files.partials import beside
 from kflow.core.files.sidecars import is_noted, note_digest
+from kflow.core.limits import whole_number
 
 __all__ = ["get_file"]
 

@@ -17,6 +17,8 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from kflow.core.limits import whole_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -81,10 +83,8 @@ def require_limits(workers: Any, max_queue_size: Any, timeout: Any, *, least: in
     ValueError
         If one of the first two is no whole number or too small, or the last neither None nor a number above 0.
     """
-    for name, given in {"workers": workers, "max_queue_size": max_queue_size}.items():
-        if not hasattr(given, "__index__") or given.__index__() < least:
-            msg = f"{name} must be a whole number, at least {least}, not {given!r}"
-            raise ValueError(msg)
+    whole_number("workers", workers, least)
+    whole_number("max_queue_size", max_queue_size, least)
     if timeout is not None and not (hasattr(timeout, "__float__") and timeout > 0):
         msg = f"timeout must be a number of seconds above 0, or None for the default, not {timeout!r}"
         raise ValueError(msg)
