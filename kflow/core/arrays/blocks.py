@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["do_each"]
 
 _THREADS = 4  # the most that are used: a few can make use of all the bandwidth that there is
+_AT_ONCE = 2  # neighbours that a thread takes: between blocks of two threads lies a page that both may have to wait for
 
 
 def do_each(blocks: Iterable[tuple[int, int]], do: Callable[[int, int], None], *, threads: int) -> None:
@@ -34,18 +35,15 @@ def do_each(blocks: Iterable[tuple[int, int]], do: Callable[[int, int], None], *
     >>> done
     [(0, 2), (2, 3)]
     """
-    todo = deque(blocks)
+    taken = iter(list(blocks))  # that of a list gives each block once, whatever the threads do
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            # Each takes the next block, for a processor that was idle may be long in coming.
-            while not failures and todo:
-                try:
-                    start, stop = todo.popleft()
-                except IndexError:  # another one was quicker
-                    return
-                do(start, stop)
+            # Each takes the next blocks, for a processor that was idle may be long in coming.
+            while not failures and (neighbours := list(islice(taken, _AT_ONCE))):
+                for start, stop in neighbours:
+                    do(start, stop)
         except BaseException as error:  # noqa: BLE001  # it is raised below
             failures.append(error)
 
