@@ -18,6 +18,7 @@ from kflow.core.serialization.descriptions import (
     Place,
     Reader,
     built_in,
+    built_in_by_any_name,
     check_harmless,
     checked,
     custom_object,
@@ -45,8 +46,8 @@ def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -
     keras_version : {2, 3}, default 3
         The format: that of Keras 3, or ``class_name`` and ``config`` only, as Keras 2.1 wrote it. The latter
         has no place for compile arguments, for whether a layer was built, and for the name of a Sequential
-        model; the names of classes and arguments are still today's, but for an optimizer's ``lr`` and an
-        input's ``batch_input_shape``.
+        model; the names of classes and arguments are still today's, but for an optimizer's ``lr``, ``decay``
+        and ``clipnorm`` and an input's ``batch_input_shape``.
 
     Returns
     -------
@@ -161,7 +162,8 @@ def deserialize_keras_object(
     Unlike ``keras.saving.deserialize_keras_object`` the second positional argument is ``module_objects``, and
     ``safe_mode`` overrules ``keras.config.enable_unsafe_deserialization``. In descriptions of Keras 2.1
     ``batch_input_shape`` becomes an input layer of a Sequential model and is dropped elsewhere, a list of one
-    input or output becomes a single one, and an optimizer's ``lr`` becomes ``learning_rate``.
+    input or output becomes a single one, the calls of a model inside another are counted as in Keras 3, and an
+    optimizer's ``lr``, ``decay`` and ``clipnorm`` become what means the same today.
 
     Examples
     --------
@@ -262,6 +264,8 @@ def _lookup(name: str, reader: Reader) -> Any:
 
 def _found(name: str, reader: Reader) -> Any:
     found = _lookup(name, reader)
+    if found is None and reader.module_objects is None:
+        found = built_in_by_any_name(name, reader.noun)[1]
     if found is None:
         raise unknown(name, Place(), reader)
     return found
