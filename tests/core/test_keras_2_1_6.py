@@ -2,7 +2,7 @@
 
 ``keras_2_1_6.json`` was written by that version, on the interface of TensorFlow 1 that TensorFlow 2.21 still has. It
 holds a description of each layer, optimizer, initializer, regularizer and constraint that there is in Keras 3 too, and
-models inside models with weights, inputs and predictions.
+models inside models with weights, inputs and predictions, and what six steps of each optimizer make of a layer.
 """
 
 import json
@@ -82,6 +82,24 @@ def test_a_model_inside_a_model_is_written_as_keras_2_1_6_wrote_it(graph: str) -
     again = serialize_keras_object(deserialize_keras_object(description), keras_version=2)
 
     assert calls(again) == calls(description)
+
+
+@pytest.mark.filterwarnings("ignore:the Nadam:UserWarning")
+@pytest.mark.parametrize("optimizer", WRITTEN["training"]["after"])
+def test_an_optimizer_takes_the_same_steps(optimizer: str) -> None:
+    """With decay, limits and starting values too; but for Nadam, whose momentum has another schedule."""
+    training = WRITTEN["training"]
+    after = training["after"][optimizer]
+    x, y = (np.array(training[key], "float32") for key in ("x", "y"))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.set_weights([np.array(each, "float32") for each in training["weights"]])
+
+    model.compile(deserialize_keras_object(after["description"]), "mse", run_eagerly=True)
+    for _ in range(6):
+        model.train_on_batch(x, y)
+
+    for weights, expected in zip(model.get_weights(), after["weights"], strict=True):
+        np.testing.assert_allclose(weights, expected, atol=1e-3 if optimizer == "nadam" else 1e-6)
 
 
 def calls(description: dict[str, Any]) -> list[Any]:
