@@ -384,3 +384,144 @@ def test_what_would_be_read_back_as_a_text_has_no_form_in_keras_2(value: Any) ->
     assert serialize_keras_object(deserialize_keras_object(serialize_keras_object(value))) == serialize_keras_object(
         value
     )
+
+
+@pytest.mark.parametrize("name", ["SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"])
+def test_arguments_that_spatial_dropout_no_longer_takes(name: str) -> None:
+    """Keras 2.1 wrote those of Dropout and of every layer, which have no effect here."""
+    config = {"name": "s", "trainable": True, "rate": 0.25, "noise_shape": None, "seed": 7, "dtype": "float16"}
+
+    layer = deserialize_keras_object({"class_name": name, "config": config})
+
+    assert (type(layer).__name__, layer.name, layer.rate, layer.seed, layer.dtype) == (name, "s", 0.25, 7, "float16")
+
+
+def test_the_threshold_of_a_layer_that_is_gone() -> None:
+    """ThresholdedReLU is a ReLU of Keras 3: the threshold itself gives 0, too."""
+    layer = deserialize_keras_object(old("ThresholdedReLU", name="t", trainable=True, theta=0.5))
+
+    assert layer.name == "t"
+    np.testing.assert_array_equal(layer(np.array([-1.0, 0.25, 0.5, 0.75], "float32")), [0, 0, 0, 0.75])
+
+
+def steps_of_descent(clipnorm: float = 0.0, decay: float = 0.0) -> list[np.ndarray]:
+    """Two steps of SGD with the rate 0.5 over the gradients (3, 0) and (0, 4), as Keras 2.1.6 calculates them."""
+    gradients = [np.array([3.0, 0.0]), np.array([0.0, 4.0])]
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    scale = clipnorm / norm if clipnorm else 1.0
+    rate = sum(0.5 / (1 + decay * step) for step in range(2))
+    return [-rate * scale * gradient for gradient in gradients]
+
+
+@pytest.mark.parametrize("config", [{"clipnorm": 1.0}, {"decay": 0.25}, {"clipnorm": 2.0, "decay": 0.5}, {}])
+def test_an_optimizer_of_keras_2_1_takes_the_same_steps(config: dict[str, float]) -> None:
+    """Its clipnorm limits all gradients together, and its decay lowers the rate at each step."""
+    optimizer = deserialize_keras_object(old("SGD", lr=0.5, momentum=0.0, nesterov=False, **{"decay": 0.0, **config}))
+    variables = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(2))]
+    gradients = [keras.ops.convert_to_tensor([3.0, 0.0]), keras.ops.convert_to_tensor([0.0, 4.0])]
+
+    for _ in range(2):
+        optimizer.apply(gradients, variables)
+
+    np.testing.assert_allclose([variable.numpy() for variable in variables], steps_of_descent(**config), rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"global_clipnorm": 2.0}, {"clipvalue": 0.5}, {}])
+@pytest.mark.parametrize("decay", [0.0, 0.25])
+def test_limits_and_decay_are_written_as_keras_2_1_had_them(arguments: dict[str, float], decay: float) -> None:
+    """They come back as what they were."""
+    schedule = keras.optimizers.schedules.InverseTimeDecay(0.5, 1, decay) if decay else 0.5
+    optimizer = keras.optimizers.SGD(schedule, **arguments)
+
+    config = written(optimizer)["config"]
+    restored = deserialize_keras_object(old("SGD", **config))
+
+    limit = {"clipnorm": 2.0} if "global_clipnorm" in arguments else {}
+    assert {key: config[key] for key in ("lr", "decay", "clipnorm") if key in config} == {
+        "lr": 0.5,
+        **({"decay": 0.25} if decay else {}),
+        **limit,
+    }
+    assert restored.get_config() == optimizer.get_config()
+
+
+def test_a_limit_for_each_gradient_has_no_form_in_keras_2() -> None:
+    """There it would limit them together."""
+    with pytest.raises(ValueError, match=r"the clipnorm of an optimizer, .* has no form .* use global_clipnorm"):
+        serialize_keras_object(keras.optimizers.Adam(clipnorm=1.0), keras_version=2)
+
+
+def test_adagrad_of_keras_2_1_starts_at_zero() -> None:
+    """Keras 3's default would be another first step."""
+    config = {"lr": 0.01, "decay": 0.0, "epsilon": 1e-7}
+
+    restored = deserialize_keras_object(old("Adagrad", **config))
+    later = deserialize_keras_object(old("Adagrad", **config, initial_accumulator_value=0.25))
+
+    assert (restored.initial_accumulator_value, later.initial_accumulator_value) == (0.0, 0.25)
+
+
+def test_a_nadam_of_keras_2_1_says_what_is_different() -> None:
+    """Its schedule has no place in Keras 3."""
+    config = {"lr": 0.002, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-7, "schedule_decay": 0.004}
+
+    with pytest.warns(UserWarning, match="the Nadam of Keras 3 has no schedule_decay"):
+        optimizer = deserialize_keras_object(old("Nadam", **config))
+
+    values = float(optimizer.learning_rate), optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
+    assert values == (pytest.approx(0.002), 0.8, 0.99, 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("cosine_proximity", keras.losses.cosine_similarity),
+        ("cosine", keras.losses.cosine_similarity),
+        ("kullback_leibler_divergence", keras.losses.kl_divergence),
+        ("logcosh", keras.losses.log_cosh),
+        ("maxnorm", keras.constraints.MaxNorm),
+        ("nonneg", keras.constraints.NonNeg),
+        ("unitnorm", keras.constraints.UnitNorm),
+    ],
+)
+def test_names_that_only_keras_2_used(name: str, found: Any) -> None:
+    """They are found, unless they are somebody's own."""
+    own = deserialize_keras_object(name, custom_objects={name: twice})
+
+    assert (deserialize_keras_object(name), own) == (found, twice)
+
+
+def test_the_arguments_of_a_lambda_layer_of_keras_2() -> None:
+    """Arrays had a form of their own, and the function of the output's shape is a name."""
+    arguments = {"factor": {"type": "ndarray", "value": [[1.0, 2.0]]}}
+    config = {"function": "multiply", "function_type": "function", "arguments": arguments}
+    shape = {"output_shape": "same", "output_shape_type": "function", "name": "l", "trainable": True}
+    functions = {"multiply": lambda x, factor: x * factor, "same": lambda shape: shape}
+
+    layer = deserialize_keras_object(old("Lambda", **config, **shape), custom_objects=functions)
+
+    np.testing.assert_array_equal(layer(np.array([[3.0, 4.0]], "float32")), [[3, 8]])
+    assert layer.compute_output_shape((5, 2)) == (5, 2)
+
+
+def test_one_dimensional_layers_of_keras_2_1_have_channels_last() -> None:
+    """It did not say so, and the process may have another default."""
+    keras.config.set_image_data_format("channels_first")
+    try:
+        layers = [
+            deserialize_keras_object(old("Conv1D", filters=1, kernel_size=[2])),
+            deserialize_keras_object(old("MaxPooling1D", pool_size=[2], strides=[2], padding="valid")),
+        ]
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+    assert [layer.data_format for layer in layers] == ["channels_last", "channels_last"]
+
+
+def test_normal_weights_have_the_spread_that_keras_3_gives_them() -> None:
+    """Keras 2.1 forgot that a normal distribution that is cut at two standard deviations is narrower."""
+    config = {"scale": 2.0, "mode": "fan_in", "distribution": "normal", "seed": 3}
+
+    values = deserialize_keras_object(old("VarianceScaling", **config))((100, 1000)).numpy()
+
+    assert values.std() == pytest.approx(np.sqrt(2.0 / 100), rel=0.02)

@@ -119,3 +119,13 @@ def test_a_custom_name_does_not_stand_in_for_an_operation(tmp_path: Path) -> Non
         loaded = keras.models.load_model(tmp_path / "model.keras")
 
     np.testing.assert_array_equal(loaded(3 * np.ones((1, 2, 2))), 9 * np.ones((1, 2, 2)))
+
+
+def test_a_description_without_its_module_is_not_answered_with_its_own_name() -> None:
+    """The class is known; the failure says what is missing and who can do without."""
+    with CustomObjectScope(), pytest.raises((TypeError, ValueError), match="Could not locate") as failure:
+        keras.layers.deserialize({"class_name": "Dense", "config": {"units": 1}})
+
+    assert "Keras has a 'Dense' in keras.layers: name this as the module of the description" in str(failure.value)
+    assert "kflow.core.deserialize_keras_object" in str(failure.value)
+    assert "Did you mean" not in str(failure.value)

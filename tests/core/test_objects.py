@@ -556,6 +556,59 @@ def test_a_thread_sees_the_scope_only_with_its_context() -> None:
     assert isinstance(layer, Scale)
 
 
+def held(names: dict[str, Any]) -> Iterator[None]:
+    """A generator that waits inside a scope."""
+    with custom_object_scope(names):
+        yield
+
+
+@pytest.mark.parametrize("context", [contextvars.copy_context, contextvars.Context])
+def test_a_generator_that_is_closed_in_another_thread_takes_its_names_along(context: Any) -> None:
+    """Its scope ends in the thread that entered it as well, and no other scope does."""
+    with custom_object_scope({"kept": double}):
+        generator = held({"gone": double})
+        next(generator)
+        thread = threading.Thread(target=context().run, args=(generator.close,))
+        thread.start()
+        thread.join()
+
+        assert dict(get_custom_objects()) == {"kept": double}
+
+
+def test_an_asynchronous_generator_that_another_task_closes() -> None:
+    """Its scope ends in the task that entered it as well."""
+
+    async def waiting() -> Any:
+        with custom_object_scope({"gone": double}):
+            yield
+
+    async def main() -> dict[str, Any]:
+        async def close() -> None:
+            await generator.aclose()
+
+        generator = waiting()
+        await anext(generator)
+        await asyncio.create_task(close())
+        return dict(get_custom_objects())
+
+    assert asyncio.run(main()) == {}
+
+
+def test_a_task_that_outlives_a_scope_keeps_its_names() -> None:
+    """It was started inside, with a context of its own."""
+
+    async def late() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return dict(get_custom_objects())
+
+    async def main() -> dict[str, Any]:
+        with custom_object_scope({"kept": double}):
+            task = asyncio.create_task(late())
+        return await task
+
+    assert asyncio.run(main()) == {"kept": double}
+
+
 def test_asyncio_tasks_interleave_without_mixing() -> None:
     """Tasks that enter and leave in an interleaved order in one thread keep to their own names."""
 

@@ -232,3 +232,11 @@ def test_names_that_compile_does_not_look_for_are_refused_in_any_case() -> None:
             use()
 
     assert not {"acc", "accuracy"} & get_custom_objects().keys()
+
+
+@pytest.mark.parametrize("put", ["override", "update"])
+@pytest.mark.parametrize("given", ["x", 5, [double]])
+def test_what_is_no_dictionary_is_not_put_in(put: str, given: Any) -> None:
+    """The message says what to pass."""
+    with pytest.raises((TypeError, ValueError), match="pass one dictionary that maps names to classes or functions"):
+        getattr(get_custom_objects(), put)(given)

@@ -356,6 +356,14 @@ class Fails(keras.layers.Layer):
         ([[keras.layers.Dense]], r"cannot serialize the class Dense: pass an instance"),
         ([lambda x: x], r"a lambda cannot be found by name"),
         (Fails(), r"no configuration"),
+        (
+            keras.layers.Dense(1, activation=HasLambda().call),
+            r"config\.activation is 'call', a method, which has no",
+        ),
+        (keras.layers.Activation(np.tanh), r"cannot serialize <Activation.*ufunc"),
+        (keras, r"description is 'keras', a module, which has no get_config\(\)"),
+        ((each for each in [1]), r"description is .*, a generator, which has no get_config\(\)"),
+        ([tf.constant([["a"]])], r"description\.config\.value\[0\]\[0\] is b'a', a bytes, which JSON cannot hold"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(instance: Any, message: str) -> None:
@@ -511,3 +519,22 @@ def test_a_mistyped_layer_is_never_found_silently(name: str, position: int, char
     else:
         with pytest.raises(ValueError, match=re.escape(f"Unknown object: {changed}.")):
             deserialize_keras_object(changed)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0,), (0, 0)])
+def test_the_shape_of_an_array_without_entries_comes_back(shape: tuple[int, ...]) -> None:
+    """Empty lists alone do not tell it."""
+    values = [np.zeros(shape, "float16"), keras.ops.zeros(shape, "int32")]
+
+    array, tensor = deserialize_keras_object(json.loads(json.dumps(serialize_keras_object(values))))
+
+    assert (array.shape, array.dtype) == (shape, np.float16)
+    assert (tuple(tensor.shape), tensor.dtype) == (shape, tf.int32)
+
+
+@pytest.mark.parametrize("argument", ["module_objects", "custom_objects"])
+@pytest.mark.parametrize("given", [["a"], [], "a"])
+def test_objects_that_are_no_dictionary_are_refused(argument: str, given: Any) -> None:
+    """The argument is named."""
+    with pytest.raises(TypeError, match=rf"{argument} is .*; give a dictionary that maps names to classes or func"):
+        deserialize_keras_object("relu", **{argument: given})

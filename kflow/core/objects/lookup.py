@@ -7,13 +7,13 @@ puts tables and wrappers in the place of its private ones, once per process; the
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from types import FunctionType
 from typing import Any
 
-from kflow.core.objects.registry import Registry, hint
+from kflow.core.objects.registry import Layer, Registry, close_layer, hint, open_layer
 
 # Whose `get(name)` stops at its own table, and what Keras calls one of its objects in messages.
 _TABLES = {
@@ -57,6 +57,12 @@ _WITH_FUNCTIONS = frozenset({"activations", "constraints", "initializers", "loss
 
 # Model.compile chooses these by the shape of the targets and never looks them up.
 COMPILE_NAMES = frozenset({"acc", "accuracy", "ce", "crossentropy"})
+
+# The functions that take custom_objects as their second argument, and the private modules that have them.
+_READERS = {
+    "deserialize_keras_object": ("saving.serialization_lib", "saving.saving_lib", "saving"),
+    "load_model_from_hdf5": ("legacy.saving.legacy_h5_format",),
+}
 
 _install_lock = threading.Lock()
 
@@ -129,6 +135,12 @@ def install() -> None:
             (keras_part("saving.serialization_lib", _FIND, FunctionType), _FIND, _find),
             (keras_part("legacy.saving.serialization", _FIND_IN_HDF5, FunctionType), _FIND_IN_HDF5, _find_in_hdf5),
         )
+        readers = [
+            (keras_part(module, attribute, FunctionType), attribute)
+            for attribute, modules in _READERS.items()
+            for module in modules
+        ]
+        readers += [(import_module(module), "deserialize_keras_object") for module in ("keras.saving", "keras.utils")]
         compilers = [
             getattr(keras_part("trainers.compile_utils", name, type), name)
             for name in ("CompileLoss", "CompileMetrics")
@@ -140,6 +152,8 @@ def install() -> None:
         for holder, attribute, wrapper in finders:
             keras_find = getattr(holder, attribute)
             setattr(holder, attribute, functools.wraps(keras_find)(functools.partial(wrapper, keras_find)))
+        for holder, attribute in readers:
+            setattr(holder, attribute, _preferring_given_names(getattr(holder, attribute)))
         for compiler in compilers:
             _bind_names_on_compile(compiler)
         registration.GLOBAL_CUSTOM_NAMES = Registry(registration.GLOBAL_CUSTOM_NAMES, "names")
@@ -210,8 +224,20 @@ def _find(
     except (TypeError, ValueError) as error:
         if not str(error).startswith(("Could not locate", f"Could not deserialize '{module}.{name}'")):
             raise
-        msg = f"{error}.{hint(str(name), known_custom_names(), sources_of_built_ins())}"
+        advice = "" if module else _way_to_built_in(name)
+        msg = f"{error}.{advice or hint(str(name), known_custom_names(), sources_of_built_ins())}"
         raise type(error)(msg) from None
+
+
+def _way_to_built_in(name: object) -> str:
+    """Return what to do with a description that has a name of Keras but no module."""
+    module = sources_of_built_ins().get(name) if isinstance(name, str) else None
+    if module is None:
+        return ""
+    return (
+        f" Keras has a {name!r} in {module}: name this as the module of the description, "
+        "or read it with kflow.core.deserialize_keras_object, which knows descriptions without a module."
+    )
 
 
 def _find_in_hdf5(keras_find: Callable[..., Any], config: Any, *args: Any, **kwargs: Any) -> Any:
@@ -222,6 +248,33 @@ def _find_in_hdf5(keras_find: Callable[..., Any], config: Any, *args: Any, **kwa
             raise
         msg = f"{error}{hint(str(config['class_name']), known_custom_names(), sources_of_built_ins())}"
         raise ValueError(msg) from None
+
+
+def _preferring_given_names(keras_read: Callable[..., Any]) -> Callable[..., Any]:
+    # To Keras its dictionaries come before the custom_objects of the call, which were the first in 2.1.
+    @functools.wraps(keras_read)
+    def read(source: Any, custom_objects: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+        with _given_names(custom_objects if isinstance(custom_objects, Mapping) else {}):
+            return keras_read(source, custom_objects, *args, **kwargs)
+
+    return read
+
+
+@contextmanager
+def _given_names(objects: Mapping[str, Any]) -> Iterator[None]:
+    # What means this already was passed on by an outer call, together with all other names.
+    new = {name: target for name, target in objects.items() if registered_object(name) is not target}
+    if not new:
+        yield
+        return
+    layer = Layer("custom_objects", new, keras_scope=enter_over_keras_scope(new), is_argument=True)
+    open_layer(layer)
+    try:
+        yield
+    finally:
+        close_layer(layer)
+        if layer.keras_scope is not None:
+            layer.keras_scope.__exit__(None, None, None)
 
 
 def _bind_names_on_compile(compiler: Any) -> None:

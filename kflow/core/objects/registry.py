@@ -8,7 +8,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
@@ -32,19 +32,43 @@ _PASSED_THROUGH = frozenset(
 _LONGEST_NAME = 80
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Layer:
     """One entered scope: its names, what was registered with Keras since it was entered, and where these came from."""
 
-    owner: object
     source: str
     objects: dict[Any, Any]
     names: dict[Any, Any] = field(default_factory=dict)
     sources: dict[Any, str] = field(default_factory=dict)
     keras_scope: AbstractContextManager[object] | None = None
+    is_argument: bool = False
+    """Whether these are names given to one call of Keras: what is put into the dictionary meanwhile outlives it."""
+    token: Token[tuple["Layer", ...]] | None = None
+    is_open: bool = True
+    """False once it was left in another context than it was entered in, whose variable nobody else can set."""
 
 
-open_layers: ContextVar[tuple[Layer, ...]] = ContextVar("kflow_custom_objects", default=())
+_entered: ContextVar[tuple[Layer, ...]] = ContextVar("kflow_custom_objects", default=())
+
+
+def open_layers() -> tuple[Layer, ...]:
+    """Return the scopes that are open in this context, the innermost last."""
+    return tuple(layer for layer in _entered.get() if layer.is_open)
+
+
+def open_layer(layer: Layer) -> None:
+    """Enter a scope in this context."""
+    layer.token = _entered.set((*open_layers(), layer))
+
+
+def close_layer(layer: Layer) -> None:
+    """Leave a scope, also if others were entered after it, and everywhere if it was entered in another context."""
+    others = tuple(each for each in open_layers() if each is not layer)
+    try:
+        _entered.reset(layer.token)  # type: ignore[arg-type]  # fails in every context but that of the token
+    except ValueError:
+        layer.is_open = False
+    _entered.set(others)
 
 
 class Registry(MutableMapping[Any, Any]):
@@ -65,7 +89,7 @@ class Registry(MutableMapping[Any, Any]):
         self._base_sources: dict[Any, str] = {}
 
     def _parts(self) -> list[MutableMapping[Any, Any]]:
-        return [self._base, *(getattr(layer, self._field) for layer in open_layers.get())]
+        return [self._base, *(getattr(layer, self._field) for layer in open_layers())]
 
     def copy(self) -> dict[Any, Any]:
         """Return what is visible here as a plain dictionary."""
@@ -77,7 +101,7 @@ class Registry(MutableMapping[Any, Any]):
     def sources(self) -> dict[Any, str]:
         """Return for each visible name where it came from, in words: the scope, or the file and line."""
         merged = {key: self._base_sources.get(key, "get_custom_objects()") for key in self._base}
-        for layer in open_layers.get():
+        for layer in open_layers():
             merged.update({key: layer.sources.get(key, layer.source) for key in getattr(layer, self._field)})
         return {key: merged[key] for key in self.copy()}
 
@@ -96,7 +120,7 @@ class Registry(MutableMapping[Any, Any]):
 
     def update(self, *objects: Any, **more: Any) -> None:
         """Put names in like ``dict.update``; all of them or, if Keras uses one itself, none."""
-        given = dict(*objects, **more)
+        given = _given(objects, more)
         self._refuse(given, False)
         for key, value in given.items():
             self._put(key, value)
@@ -111,24 +135,25 @@ class Registry(MutableMapping[Any, Any]):
         **more : class or function
             The same by keyword.
         """
-        given = dict(*objects, **more)
+        given = _given(objects, more)
         self._refuse(given, True)
         for key, value in given.items():
             self._put(key, value)
 
     def _put(self, key: object, value: object) -> None:
-        layers = open_layers.get()
-        self._parts()[-1][key] = value
+        scope = _innermost_scope()
+        (getattr(scope, self._field) if scope else self._base)[key] = value
         if self._field == "objects":
-            sources = layers[-1].sources if layers else self._base_sources
+            sources = scope.sources if scope else self._base_sources
             sources[key] = f"get_custom_objects() at {calling_line()}"
 
     def __delitem__(self, key: object) -> None:
         _ = self[key]  # a KeyError for a name that is not visible
-        if open_layers.get():
-            self._parts()[-1][key] = _DELETED
+        scope = _innermost_scope()
+        if scope:
+            getattr(scope, self._field)[key] = _DELETED
         else:
-            del self._base[key]
+            self._base.pop(key, None)
             self._base_sources.pop(key, None)
 
     def __iter__(self) -> Iterator[Any]:
@@ -149,6 +174,20 @@ class Registry(MutableMapping[Any, Any]):
 
     def __repr__(self) -> str:
         return repr(self.copy())
+
+
+def _innermost_scope() -> Layer | None:
+    scopes = [layer for layer in open_layers() if not layer.is_argument]
+    return scopes[-1] if scopes else None
+
+
+def _given(objects: tuple[Any, ...], more: dict[str, Any]) -> dict[Any, Any]:
+    try:
+        return dict(*objects, **more)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(map(short, objects))
+        msg = f"cannot put {given} into the custom objects: pass one dictionary that maps names to classes or functions"
+        raise type(error)(msg) from error
 
 
 def calling_line() -> str:

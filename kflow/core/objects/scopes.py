@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Self, TypeVar, cast
 
 from kflow.core.objects.lookup import enter_over_keras_scope, install, refuse_built_in_names
-from kflow.core.objects.registry import Layer, Registry, calling_line, open_layers, short
+from kflow.core.objects.registry import Layer, Registry, calling_line, close_layer, open_layer, open_layers, short
 
 __all__ = ["CustomObjectScope", "custom_object_scope", "get_custom_objects"]
 
@@ -80,6 +80,7 @@ class CustomObjectScope(ContextDecorator):
         self._dicts: tuple[object, ...] = dicts
         self._override = override
         self._source = source
+        self._layers: list[Layer] = []
 
     def __enter__(self) -> Self:
         objects: dict[Any, Any] = {}
@@ -94,21 +95,22 @@ class CustomObjectScope(ContextDecorator):
         install()
         refuse_built_in_names(objects, self._override)
         source = self._source or f"the scope at {calling_line()}"
-        layer = Layer(self, source, objects, keras_scope=enter_over_keras_scope(objects))
-        open_layers.set((*open_layers.get(), layer))
+        layer = Layer(source, objects, keras_scope=enter_over_keras_scope(objects))
+        open_layer(layer)
+        self._layers.append(layer)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # The scope keeps no state of its own, so threads and recursive functions may share it. The layer is
-        # found by its owner because generators may leave scopes in another order than they entered them.
-        layers = open_layers.get()
-        for index in reversed(range(len(layers))):
-            if layers[index].owner is self:
-                open_layers.set(layers[:index] + layers[index + 1 :])
-                keras_scope = layers[index].keras_scope
-                if keras_scope is not None:
-                    keras_scope.__exit__(None, None, None)
-                return
+        # Threads and recursive functions may share a scope, and generators may leave scopes in another order than
+        # they entered them. A generator may also be closed in another thread, where its scope is not to be seen.
+        here = [layer for layer in open_layers() if layer in self._layers]
+        if not here and len(self._layers) != 1:
+            return  # of several, nobody can tell which
+        layer = here[-1] if here else self._layers[0]
+        self._layers.remove(layer)
+        close_layer(layer)
+        if layer.is_open and layer.keras_scope is not None:
+            layer.keras_scope.__exit__(None, None, None)
 
     def __call__(self, func: _Function) -> _Function:
         """Return the function wrapped so that its body, awaited or iterated over as well, runs inside the scope."""

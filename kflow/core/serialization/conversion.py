@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, Literal
 
+import numpy as np
+
 from kflow.core.objects.lookup import keras_part, registered_object
 from kflow.core.objects.registry import short
 from kflow.core.objects.scopes import CustomObjectScope, get_custom_objects
@@ -18,6 +20,7 @@ from kflow.core.serialization.descriptions import (
     Place,
     Reader,
     built_in,
+    built_in_by_any_name,
     check_harmless,
     checked,
     custom_object,
@@ -45,8 +48,8 @@ def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -
     keras_version : {2, 3}, default 3
         The format: that of Keras 3, or ``class_name`` and ``config`` only, as Keras 2.1 wrote it. The latter
         has no place for compile arguments, for whether a layer was built, and for the name of a Sequential
-        model; the names of classes and arguments are still today's, but for an optimizer's ``lr`` and an
-        input's ``batch_input_shape``.
+        model; the names of classes and arguments are still today's, but for an optimizer's ``lr``, ``decay``
+        and ``clipnorm`` and an input's ``batch_input_shape``.
 
     Returns
     -------
@@ -59,10 +62,10 @@ def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -
     Raises
     ------
     ValueError
-        If the object cannot be described so that it can be read back: a class, a lambda (also as a part), an
-        object without ``get_config``, a function whose name means another object, a text that is not in a
-        list or dict (it would be read as a name), a dict with the keys of a description, or a part for which
-        Keras 2.1 has no form.
+        If the object cannot be described so that it can be read back: a class, a lambda or an object without
+        ``get_config`` (also as a part, where a method is one of these), what JSON cannot hold, a function whose
+        name means another object, a text that is not in a list or dict (it would be read as a name), a dict with
+        the keys of a description, or a part for which Keras 2.1 has no form.
 
     Notes
     -----
@@ -151,8 +154,8 @@ def deserialize_keras_object(
         deep, or if it holds what ``safe_mode`` refuses or an object of a module that is neither Keras's nor
         allowed. What is inside the description is located by its path: ``config.layers[3].config.activation``.
     TypeError
-        If ``custom_objects`` is not a dictionary, if ``allowed_modules`` is a single text, or if the class
-        does not accept its configuration.
+        If ``module_objects`` or ``custom_objects`` is not a dictionary, if ``allowed_modules`` is a single text,
+        or if the class does not accept its configuration.
 
     Notes
     -----
@@ -161,7 +164,8 @@ def deserialize_keras_object(
     Unlike ``keras.saving.deserialize_keras_object`` the second positional argument is ``module_objects``, and
     ``safe_mode`` overrules ``keras.config.enable_unsafe_deserialization``. In descriptions of Keras 2.1
     ``batch_input_shape`` becomes an input layer of a Sequential model and is dropped elsewhere, a list of one
-    input or output becomes a single one, and an optimizer's ``lr`` becomes ``learning_rate``.
+    input or output becomes a single one, the calls of a model inside another are counted as in Keras 3, and an
+    optimizer's ``lr``, ``decay`` and ``clipnorm`` become what means the same today.
 
     Examples
     --------
@@ -172,6 +176,11 @@ def deserialize_keras_object(
     if isinstance(allowed_modules, str):
         msg = f"allowed_modules is the text {allowed_modules!r}; give a list of module names"
         raise TypeError(msg)
+    tables: dict[str, Any] = {"module_objects": module_objects, "custom_objects": custom_objects}
+    for argument, given in tables.items():
+        if not isinstance(given, Mapping | None):
+            msg = f"{argument} is {short(given)}; give a dictionary that maps names to classes or functions"
+            raise TypeError(msg)
     reader = Reader(module_objects, printable_module_name, safe_mode, tuple(allowed_modules))
     is_anything = module_objects is None and printable_module_name == "object"
     with CustomObjectScope(custom_objects or {}, override=True, source="custom_objects"):
@@ -211,17 +220,37 @@ def _described_by_keras(instance: Any) -> Any:
         description = import_module("keras").saving.serialize_keras_object(instance)
     except RecursionError:
         raise
-    except (TypeError, ValueError, OSError, NotImplementedError) as error:  # OSError: a lambda without source text
+    # OSError: a lambda without source text. AttributeError: a function of NumPy, which Keras takes for a number.
+    except (AttributeError, TypeError, ValueError, OSError, NotImplementedError) as error:
         msg = f"cannot serialize {short(instance)}, a {type(instance).__name__}: {error}"
         raise ValueError(msg) from error
     for where, part in _parts(description, "description"):
-        if part.get("class_name") == "__lambda__":
-            msg = f"cannot serialize {short(instance)}: {where} is a lambda; use a function with a name"
+        reason = _why_unreadable(part)
+        if reason:
+            msg = f"cannot serialize {short(instance)}: {where} is {reason}"
             raise ValueError(msg)
-        if part.get("class_name") == "__typespec__":
-            msg = f"cannot serialize {short(instance)}: {where} is a TypeSpec, which Keras cannot read"
-            raise ValueError(msg)
+    if _is_array(description) and 0 in instance.shape:
+        description["config"]["shape"] = list(instance.shape)  # which empty lists do not tell
     return description
+
+
+def _why_unreadable(part: Any) -> str:
+    """Return what is wrong with a part of a description that Keras has written, or an empty text."""
+    if not isinstance(part, dict):
+        is_plain = isinstance(part, str | int | float | None)
+        return "" if is_plain else f"{short(part)}, a {type(part).__name__}, which JSON cannot hold"
+    name = part.get("class_name")
+    if name == "__lambda__":
+        return "a lambda; use a function with a name"
+    if name == "__typespec__":
+        return "a TypeSpec, which Keras cannot read"
+    if name != "function" and "registered_name" in part and isinstance(part.get("config"), str):
+        return f"{short(part['config'])}, a {name}, which has no get_config(); use a function, or an object that has it"
+    return ""
+
+
+def _is_array(description: Any) -> bool:
+    return isinstance(description, dict) and description.get("class_name") in ("__numpy__", "__tensor__")
 
 
 def _function_name(function: Any) -> str:
@@ -243,14 +272,25 @@ def _function_name(function: Any) -> str:
     return name
 
 
-def _parts(value: Any, where: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    if isinstance(value, dict):
-        yield where, value
-        for key, item in value.items():
-            yield from _parts(item, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
+def _parts(value: Any, where: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _parts(item, f"{where}[{index}]")
+        return
+    yield where, value
+    if _is_array(value):
+        yield from _first_entry(value["config"]["value"], f"{where}.config.value")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _parts(item, f"{where}.{key}")
+
+
+def _first_entry(value: Any, where: str) -> Iterable[tuple[str, Any]]:
+    """Give the first number of nested lists, which are as long as an array, and where it is."""
+    while isinstance(value, list) and value:
+        value, where = value[0], f"{where}[0]"
+    if not isinstance(value, list):
+        yield where, value
 
 
 def _lookup(name: str, reader: Reader) -> Any:
@@ -262,6 +302,8 @@ def _lookup(name: str, reader: Reader) -> Any:
 
 def _found(name: str, reader: Reader) -> Any:
     found = _lookup(name, reader)
+    if found is None and reader.module_objects is None:
+        found = built_in_by_any_name(name, reader.noun)[1]
     if found is None:
         raise unknown(name, Place(), reader)
     return found
@@ -292,7 +334,9 @@ def _built(identifier: dict[str, Any], place: Place, reader: Reader) -> Any:
         if own is None and "module" not in identifier:
             raise unknown(name, place, reader)
     if own is None:
-        return _built_by_keras(checked(identifier, place, reader), reader)
+        built = _built_by_keras(checked(identifier, place, reader), reader)
+        shape = identifier["config"].get("shape") if _is_array(identifier) else None
+        return built if shape is None else _shaped(built, shape)
     check_harmless(own, identifier["config"], place, reader)
     inner = Place(is_ours=not is_of_keras(own), path=place.path, depth=place.depth).inside("config")
     node = {**identifier, "config": checked(modern(identifier, own), inner, reader)}
@@ -300,6 +344,13 @@ def _built(identifier: dict[str, Any], place: Place, reader: Reader) -> Any:
         return _building(lambda: _from_config(own, node["config"] or {}), node, reader)
     with CustomObjectScope({name: own}, override=True):
         return _built_by_keras({**node, "module": None, "registered_name": name}, reader)
+
+
+def _shaped(array: Any, shape: Any) -> Any:
+    """Return an array or a tensor without entries in the shape that its empty lists could not tell."""
+    reshaped = np.reshape(np.asarray(array), shape)
+    is_array = isinstance(array, np.ndarray)
+    return reshaped if is_array else import_module("keras").ops.convert_to_tensor(reshaped, dtype=array.dtype)
 
 
 def _built_by_keras(node: dict[str, Any], reader: Reader) -> Any:

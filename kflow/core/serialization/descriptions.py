@@ -19,7 +19,7 @@ from kflow.core.objects.lookup import (
     sources_of_built_ins,
 )
 from kflow.core.objects.registry import hint, short
-from kflow.core.serialization.keras2 import keras2_hard_sigmoid, modern
+from kflow.core.serialization.keras2 import OLD_NAMES, keras2_hard_sigmoid, modern
 
 # Nested models have three levels each; Keras needs about ten Python frames for each of these.
 _DEEPEST = 150
@@ -150,6 +150,12 @@ def built_in(name: str, family: str) -> tuple[str, Any]:
     return "", None
 
 
+def built_in_by_any_name(name: str, family: str) -> tuple[str, Any]:
+    """Return what :func:`built_in` does, also for a name that only Keras 2.1 used."""
+    module, found = built_in(name, family)
+    return (module, found) if found is not None else built_in(OLD_NAMES.get(name, ""), family)
+
+
 def custom_object(node: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the custom object that a description means and its name, or an empty name and None."""
     if str(node.get("module")).startswith("keras.src.ops."):
@@ -215,7 +221,7 @@ def _resolved(node: dict[str, Any], place: Place, reader: Reader) -> tuple[dict[
 
 
 def _resolved_old(node: dict[str, Any], place: Place, reader: Reader) -> tuple[dict[str, Any], bool]:
-    module, factory = built_in(node["class_name"], place.family or reader.noun)
+    module, factory = built_in_by_any_name(node["class_name"], place.family or reader.noun)
     if inspect.isclass(factory):
         check_harmless(factory, node["config"], place, reader)
         return {**node, "config": modern(node, factory), "module": module, "class_name": factory.__name__}, False

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+from kflow.core.serialization.calls import modern_calls, old_calls
+from kflow.core.serialization.optimizers import modern_optimizer, old_optimizer
+
 # What Keras 2.1 stored beside a Lambda layer's function and Keras 3 does not take.
 _OLD_LAMBDA_KEYS = (
     "batch_input_shape",
@@ -18,6 +23,28 @@ _OLD_LAMBDA_KEYS = (
     "output_shape_type",
     "output_shape_module",
 )
+
+# The layers that had no data_format in Keras 2.1.
+_CHANNELS_LAST = (
+    "AveragePooling1D",
+    "Conv1D",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
+    "MaxPooling1D",
+    "ZeroPadding1D",
+)
+
+# What Keras 3 has under another name.
+OLD_NAMES = {
+    "ThresholdedReLU": "ReLU",
+    "cosine": "cosine_similarity",
+    "cosine_proximity": "cosine_similarity",
+    "kullback_leibler_divergence": "kl_divergence",
+    "logcosh": "log_cosh",
+    "maxnorm": "max_norm",
+    "nonneg": "non_neg",
+    "unitnorm": "unit_norm",
+}
 
 # Where a model's configuration lists its tensors.
 _ENDS = ("input_layers", "output_layers")
@@ -77,24 +104,38 @@ def modern(node: Mapping[str, Any], factory: Any) -> Any:
 def _modern_values(config: dict[str, Any], factory: type) -> dict[str, Any]:
     keras = import_module("keras")
     if issubclass(factory, keras.optimizers.Optimizer):
-        config = {("learning_rate" if key == "lr" else key): value for key, value in config.items()}
-        return {key: value for key, value in config.items() if (key, value) != ("decay", 0.0)}
+        return modern_optimizer(config, factory)
     if issubclass(factory, keras.Model):
-        return {key: _modern_ends(value) if key in _ENDS else value for key, value in config.items()}
+        return {key: _modern_ends(value) if key in _ENDS else value for key, value in modern_calls(config).items()}
     if issubclass(factory, keras.layers.Lambda):
         return _modern_lambda(config)
     if issubclass(factory, keras.layers.Layer) and not issubclass(factory, keras.layers.InputLayer):
-        return _modern_layer(config, issubclass(factory, keras.layers.GRU | keras.layers.GRUCell))
+        return _modern_layer(config, factory)
     return config
 
 
-def _modern_layer(config: dict[str, Any], is_gru: bool) -> dict[str, Any]:
+def _modern_layer(config: dict[str, Any], factory: type) -> dict[str, Any]:
     """Return what means in Keras 3 what it meant in Keras 2."""
-    config = {key: value for key, value in config.items() if key != "batch_input_shape"}
+    layers = import_module("keras").layers
+    dropped = {"batch_input_shape"}
+    if issubclass(factory, layers.SpatialDropout1D | layers.SpatialDropout2D | layers.SpatialDropout3D):
+        dropped = {"batch_input_shape", "noise_shape", "trainable"}  # no arguments of theirs, and without effect
+    config = {key: value for key, value in config.items() if key not in dropped}
+    if issubclass(factory, layers.ReLU) and "theta" in config:
+        config = {("threshold" if key == "theta" else key): value for key, value in config.items()}
     hard = _modern_function("function", keras2_hard_sigmoid.__name__)
     renamed = {key: hard for key in _ACTIVATION_KEYS if config.get(key) == "hard_sigmoid"}
-    defaults = {"reset_after": False} if is_gru else {}  # in Keras 3 it is True, with weights of another shape
-    return {**defaults, **config, **renamed}
+    return {**_old_defaults(factory), **config, **renamed}
+
+
+def _old_defaults(factory: type) -> dict[str, Any]:
+    """Return what is not in a layer's configuration of Keras 2.1, and is something else by default in Keras 3."""
+    layers = import_module("keras").layers
+    if issubclass(factory, layers.GRU | layers.GRUCell):
+        return {"reset_after": False}  # in Keras 3 it is True, with weights of another shape
+    if issubclass(factory, tuple(getattr(layers, name) for name in _CHANNELS_LAST)):
+        return {"data_format": "channels_last"}  # in Keras 3 it is that of the process
+    return {}
 
 
 def _modern_ends(tensors: Any) -> Any:
@@ -104,10 +145,22 @@ def _modern_ends(tensors: Any) -> Any:
 
 
 def _modern_lambda(config: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(config.get("function"), list):
+    if isinstance(config.get("function"), list) or config.get("output_shape_type") == "lambda":
         msg = "a Lambda layer with byte code of Keras 2 cannot be read; write its function as a layer"
         raise ValueError(msg)
-    return {key: value for key, value in config.items() if key not in _OLD_LAMBDA_KEYS}
+    kept = {key: value for key, value in config.items() if key not in _OLD_LAMBDA_KEYS}
+    if config.get("output_shape_type") == "function":
+        kept["output_shape"] = _modern_function("function", config.get("output_shape"))
+    if isinstance(config.get("arguments"), dict):
+        kept["arguments"] = {key: _modern_argument(value) for key, value in config["arguments"].items()}
+    return kept
+
+
+def _modern_argument(value: Any) -> Any:
+    if not isinstance(value, dict) or value.get("type") != "ndarray" or "value" not in value:
+        return value
+    dtype = np.asarray(value["value"]).dtype.name  # Keras 2.1 did not write it
+    return {"class_name": "__numpy__", "config": {"value": value["value"], "dtype": dtype}}
 
 
 def _modern_function(key: str, value: Any) -> Any:
@@ -207,11 +260,13 @@ def _old_values(name: str, module: str, config: Any) -> Any:
         return [_old(layer) for layer in config["layers"]]
     ends = {key: _old_ends(config[key]) for key in _ENDS if key in config and "layers" in config}
     config = {**_old(config), **ends}
+    if ends:
+        config = old_calls(config)
     if module.startswith("keras"):
         config = {**config, **_old_activations(config)}
-    renamed = {"batch_shape": "batch_input_shape"} if name == "InputLayer" else {}
     if module == "keras.optimizers":
-        renamed = {"learning_rate": "lr"}
+        return old_optimizer(config)
+    renamed = {"batch_shape": "batch_input_shape"} if name == "InputLayer" else {}
     return {renamed.get(key, key): item for key, item in config.items()}
 
 
@@ -235,7 +290,9 @@ def _old_node(node: Any, layer: str) -> list[Any]:
     tensors = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list | tuple) else arguments
     if len(arguments) != 1 or not all(map(_is_tensor, tensors)) or any(map(_is_tensor, keywords.values())):
         raise _no_form(f"the way in which the layer {layer!r} is called, with more than a tensor or a list of tensors,")
-    return [[*tensor["config"]["keras_history"], _old(keywords)] for tensor in tensors]
+    # Keras 3 says of a model that it has no mask, which would keep Keras 2.1 from finding one.
+    keywords = {key: _old(value) for key, value in keywords.items() if (key, value) != ("mask", None)}
+    return [[*tensor["config"]["keras_history"], keywords] for tensor in tensors]
 
 
 def _is_tensor(value: Any) -> bool:
