@@ -522,6 +522,27 @@ def measure_rows(_):
     return said
 
 
+def measure_files(folder):
+    """Write a divided model by the functions of Keras."""
+    template = make_template()
+    model = parallel(template)
+    x, _y = make_data(5)
+    model.save_weights(folder / "good.weights.h5")
+    keras.saving.save_model(model, folder / "good.keras")
+    loaded = keras.saving.load_model(folder / "good.keras")
+    warnings.simplefilter("ignore", UserWarning)  # Keras goes on after the refusal, and raises it at the end
+    refused = said_by(keras.saving.load_weights, model, folder / "good.weights.h5")
+    warnings.simplefilter("error", UserWarning)
+    return {
+        "loaded": difference(template(x), loaded(x)),
+        "save": said_by(model.save, folder / "bad.h5"),
+        "save_model": said_by(keras.saving.save_model, model, folder / "bad.h5"),
+        "save_weights": said_by(keras.saving.save_weights, model, folder / "bad.weights.h5"),
+        "load_weights": refused,
+        "scaling": said_by(measure_scaling, template, x),
+    }
+
+
 class Assigning(layers.Layer):
     """Assigns to a weight in the way that it was told."""
 

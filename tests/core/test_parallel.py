@@ -40,7 +40,7 @@ def measured(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """What layers assign, what threads do at once, and what is refused, in a process of its own."""
-    return start(tmp_path_factory.mktemp("guarded"), "state threads unsaid")
+    return start(tmp_path_factory.mktemp("guarded"), "state threads files unsaid")
 
 
 # --- the results of one device -----------------------------------------------------------------------------
@@ -320,3 +320,27 @@ def test_a_layer_that_says_how_is_taken(guarded):
     said = guarded["unsaid"]["said"]
 
     assert said == "no error"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("save", "bad.h5: a divided model is saved as .keras; as HDF5 save the model that it was made of"),
+        ("save_model", "a divided model is saved as .keras; as HDF5 save the model that it was made of"),
+        ("save_weights", "keras.saving.save_weights does not know .* call its method save_weights"),
+        ("load_weights", "keras.saving.load_weights does not know .* call its method load_weights"),
+        ("scaling", "model is a Functional that is not divided; give what multi_gpu_model made of it"),
+    ],
+)
+def test_functions_that_would_go_past_a_divided_model_are_refused(guarded, case, expected):
+    """What would write files that cannot be loaded, and what needs a divided model."""
+    said = guarded["files"][case]
+
+    assert re.search(expected, said), said
+
+
+def test_the_functions_of_keras_save_and_load_a_whole_model(guarded):
+    """As its methods do."""
+    gap = guarded["files"]["loaded"]
+
+    assert gap <= 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -229,6 +230,8 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 # --- the classes that Keras saves and loads ----------------------------------------------------------------
 
+_NO_HDF5 = "a divided model is saved as .keras; as HDF5 save the model that it was made of"
+
 
 def __getattr__(name: str) -> Any:
     """Make the classes when one is first asked for, since a subclass of a Keras class loads TensorFlow."""
@@ -250,6 +253,7 @@ def _classes() -> tuple[type, type]:
 
 def _define_layer() -> type:
     import keras
+    from keras.src.backend.common import global_state
 
     @keras.saving.register_keras_serializable(package="kflow")
     class DataParallel(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -282,7 +286,9 @@ def _define_layer() -> type:
             return self.template.compute_output_spec(inputs, training=training)
 
         def get_config(self) -> dict[str, Any]:
-            """Describe the layer with its template."""
+            """Describe the layer with its template; not for HDF5, as `keras.saving.save_model` would have it."""
+            if global_state.get_global_attribute("use_legacy_config", False):
+                raise ValueError(_NO_HDF5)
             template = keras.saving.serialize_keras_object(self.template)
             template.pop("compile_config", None)  # this model has an optimizer of its own
             own = {"template": template, "devices": list(self.devices), "merge_device": self.merge_device}
@@ -295,6 +301,14 @@ def _define_layer() -> type:
             return cls(**{**config, **_find_devices(**config), "template": template})
 
     return DataParallel
+
+
+def _refuse_weights_alone(frame: Any) -> None:
+    """Refuse the functions of `keras.saving`, which go past the methods of a model."""
+    name = frame.f_back.f_code.co_name.removesuffix("_only")  # that called the function that walks through the model
+    if name in {"save_weights", "load_weights"}:
+        msg = f"keras.saving.{name} does not know the files of a divided model; call its method {name}"
+        raise ValueError(msg)
 
 
 def _define_model(layer: type) -> type:
@@ -312,8 +326,7 @@ def _define_model(layer: type) -> type:
         def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Save the model with its devices and its optimizer, as ``.keras``."""
             if str(filepath).endswith((".h5", ".hdf5")):
-                msg = f"{filepath}: a divided model is saved as .keras; as HDF5 save the model that it was made of"
-                raise ValueError(msg)
+                raise ValueError(f"{filepath}: {_NO_HDF5}")
             super().save(filepath, *args, **kwargs)
 
         def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
@@ -323,5 +336,15 @@ def _define_model(layer: type) -> type:
         def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Load weights that the template, or this model, saved."""
             self.replicas.template.load_weights(filepath, *args, **kwargs)
+
+        def save_own_variables(self, store: Any) -> None:
+            """Save none, for all are the layers'; and refuse a file of weights that the template could not load."""
+            _refuse_weights_alone(sys._getframe(1))
+            super().save_own_variables(store)
+
+        def load_own_variables(self, store: Any) -> None:
+            """Load none; and refuse a file of weights, which is the template's."""
+            _refuse_weights_alone(sys._getframe(1))
+            super().load_own_variables(store)
 
     return ParallelModel
