@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kflow.core import multi_gpu_model
+from kflow.core.parallel.exchange import sum_over_devices
 from kflow.core.parallel.multi_gpu import DataParallel
 from kflow.core.parallel.replicas import _cut
 from kflow.core.parallel.scaling import measure_scaling
@@ -211,6 +213,83 @@ def measure_masks(_):
     return train_both(make, x, y, 5, optimizer=optimizer)
 
 
+class Watch(layers.Layer):
+    """Keeps numbers about the rows that it saw, each joined in another way."""
+
+    state_over_devices = {"rows": "sum", "total": "sum", "centre": "mean", "largest": "max", "smallest": "min"} | {
+        "steps": "same",
+        "each_row": "sum",
+        "whole_batch": "mean",
+    }
+
+    def build(self, shape):
+        """Make the weights and the metrics."""
+        zeros = {"initializer": "zeros", "trainable": False}
+        self.rows = self.add_weight(shape=(), dtype="int32", name="rows", **zeros)
+        self.steps = self.add_weight(shape=(), dtype="int32", name="steps", **zeros)
+        self.total, self.centre, self.largest, self.smallest = (
+            self.add_weight(shape=(shape[-1],), name=name, **zeros)
+            for name in ("total", "centre", "largest", "smallest")
+        )
+        self.each_row = keras.metrics.Mean(name="each_row")
+        self.whole_batch = keras.metrics.Mean(name="whole_batch")
+
+    def call(self, x, training=False):
+        """Look at the inputs, and pass them on."""
+        self.each_row.update_state(ops.mean(x, axis=1))
+        self.whole_batch.update_state(ops.mean(x))
+        if training:
+            self.rows.assign_add(ops.shape(x)[0])
+            self.steps.assign_add(1)
+            self.total.assign_add(ops.sum(x, axis=0))
+            self.centre.assign(0.9 * self.centre + 0.1 * ops.mean(x, axis=0))
+            self.largest.assign(ops.maximum(self.largest, ops.max(x, axis=0)))
+            self.smallest.assign(ops.minimum(self.smallest, ops.min(x, axis=0)))
+        return x
+
+
+class Decayed(layers.Layer):
+    """Keeps a decayed sum over all rows, of which it takes something away from each row."""
+
+    state_over_devices = "same"
+
+    def build(self, shape):
+        """Make the weight."""
+        self.sum = self.add_weight(shape=(shape[-1],), initializer="zeros", trainable=False, name="sum")
+
+    def call(self, x, training=False):
+        """Move the sum, and take it away."""
+        if training:
+            self.sum.assign(0.9 * self.sum + 0.1 * sum_over_devices(ops.sum(x, axis=0)))
+        return x - 0.01 * self.sum - 0.1 * sum_over_devices(ops.sum(ops.tanh(x), axis=0))
+
+
+def measure_state(_):
+    """Train layers that assign to their weights, with batches of 7 and 2 rows on three devices."""
+
+    def make():
+        keras.utils.set_random_seed(6)
+        return keras.Sequential([keras.Input((4,)), layers.Dense(4), Watch(), Decayed(), layers.Dense(1)])
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 4)), rng.normal(size=(16, 1))
+    alone, template = make(), make()
+    histories = []
+    for model in (alone, parallel(template)):
+        model.compile("sgd", "mse")
+        history = model.fit(x, y, batch_size=7, epochs=2, shuffle=False, verbose=0).history
+        evaluated = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
+        histories.append(history | {f"evaluated {name}": value for name, value in evaluated.items()})
+    return {
+        "weights": {
+            weight.path: difference([weight.numpy()], [other.numpy()])
+            for weight, other in zip(alone.weights, template.weights, strict=True)
+        },
+        "measured": {name: difference([value], [histories[1][name]]) for name, value in histories[0].items()},
+        "rows": int(template.layers[1].rows.numpy()),
+    }
+
+
 def measure_dropout(_):
     """Train and compute with dropout."""
 
@@ -283,6 +362,45 @@ def measure_scale(_):
         "speedup": scaling.speedup,
         "efficiency": scaling.efficiency,
         "said": said,
+    }
+
+
+def measure_threads(_):
+    """Use a divided model, another one of the same template, and the template, each in threads."""
+
+    def make():
+        keras.utils.set_random_seed(7)
+        return keras.Sequential([keras.Input((4,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(1)])
+
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    template, reference = make(), make()
+    calls = [
+        (parallel(template), {"training": False}),
+        (parallel(template), {"training": False}),
+        (template, {"training": False}),
+    ]
+    trained = reference(x, training=True)
+    template(x, training=True)
+
+    def compute(call):
+        model, arguments = call
+        return [model(x, **arguments).numpy() for _ in range(5)]
+
+    with ThreadPoolExecutor(len(calls) * 2 + 2) as threads:
+        outputs = list(threads.map(compute, calls * 2))
+        # The template trains, which changes its moving averages, while the divided models compute.
+        training = threads.submit(lambda: [template(x, training=True).numpy() for _ in range(20)])
+        meanwhile = [threads.submit(compute, call) for call in calls[:2]]
+        batches = training.result()
+        for each in meanwhile:
+            each.result()
+        predicted = list(threads.map(lambda call: call[0].predict(x, verbose=0), calls[:2]))
+    expected = reference(x, training=False)
+    return {
+        "outputs": max(difference([expected] * 5, each) for each in outputs),
+        "training": difference([trained] * 20, batches),
+        "predicted": difference([template(x, training=False)] * 2, predicted),
+        "left": [name for name in vars(template.layers[1]) if "moments" in name],
     }
 
 
@@ -377,13 +495,18 @@ def measure_loading(folder):
     }
 
 
-def message(*arguments, **keywords) -> str:
+def said_by(call, *arguments, **keywords) -> str:
     """Give the error that a call raises."""
     try:
-        multi_gpu_model(*arguments, **keywords)
+        call(*arguments, **keywords)
     except (TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
+
+
+def message(*arguments, **keywords) -> str:
+    """Give the error of `multi_gpu_model`."""
+    return said_by(multi_gpu_model, *arguments, **keywords)
 
 
 def measure_rows(_):
@@ -397,6 +520,80 @@ def measure_rows(_):
         except tf.errors.InvalidArgumentError as error:
             said.append(str(error))
     return said
+
+
+def measure_files(folder):
+    """Write a divided model by the functions of Keras."""
+    template = make_template()
+    model = parallel(template)
+    x, _y = make_data(5)
+    model.save_weights(folder / "good.weights.h5")
+    keras.saving.save_model(model, folder / "good.keras")
+    loaded = keras.saving.load_model(folder / "good.keras")
+    warnings.simplefilter("ignore", UserWarning)  # Keras goes on after the refusal, and raises it at the end
+    refused = said_by(keras.saving.load_weights, model, folder / "good.weights.h5")
+    warnings.simplefilter("error", UserWarning)
+    return {
+        "loaded": difference(template(x), loaded(x)),
+        "save": said_by(model.save, folder / "bad.h5"),
+        "save_model": said_by(keras.saving.save_model, model, folder / "bad.h5"),
+        "save_weights": said_by(keras.saving.save_weights, model, folder / "bad.weights.h5"),
+        "load_weights": refused,
+        "scaling": said_by(measure_scaling, template, x),
+    }
+
+
+class Assigning(layers.Layer):
+    """Assigns to a weight in the way that it was told."""
+
+    def __init__(self, assign, rules=None, dtype="float32"):
+        super().__init__(name="watch")
+        self.assign, self.state_over_devices = assign, rules
+        self.count = self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name="count")
+        self.metric = keras.metrics.Sum(name="seen")
+        self.beside = tf.Variable(0.0)
+
+    def call(self, x):
+        """Assign, and pass the inputs on."""
+        self.assign(self, x)
+        return x
+
+
+def measure_unsaid(_):
+    """Divide models with layers that do not say how what they assign is joined, or say it wrong."""
+
+    def said(*arguments, **keywords):
+        watch = Assigning(*arguments, **keywords)
+        model = parallel(keras.Sequential([keras.Input((4,)), watch, layers.Dense(1)], name="counting"))
+        return said_by(model.predict, np.ones((5, 4)), verbose=0)
+
+    elsewhere = keras.Variable(0.0, name="elsewhere")
+
+    def count(layer, _x):
+        layer.count.assign_add(1)
+
+    def assign(layer, _x):
+        layer.count.assign(layer.count + 1)
+
+    return {
+        "unsaid": said(count),
+        "another": said(count, {"metric": "sum"}),
+        "said": said(count, {"count": "same"}),
+        "word": said(count, "average"),
+        "assign": said(assign, "sum"),
+        "whole": said(count, "mean", dtype="int32"),
+        "metric": said(lambda layer, x: layer.metric.update_state(x)),
+        "elsewhere": said(lambda *_: elsewhere.assign_add(1)),
+        "seed": said(lambda _, x: keras.random.normal(ops.shape(x))),
+        "beside": said(lambda layer, _: layer.beside.assign_add(1)),
+    }
+
+
+class OwnMoments(layers.BatchNormalization):
+    """Computes moments in its own way."""
+
+    def _moments(self, inputs, mask):
+        return super()._moments(inputs, mask)
 
 
 class OwnStep(keras.Model):
@@ -435,6 +632,9 @@ def measure_errors(_):
         "sparse": message(keras.Model(sparse, layers.Dense(1)(sparse)), TOWERS),
         "scalar": message(keras.Model(x, ops.sum(x)), TOWERS),
         "stateful": message(stateful, TOWERS),
+        "divided": message(parallel(template), TOWERS),
+        "moments": message(keras.Sequential([keras.Input((4,)), OwnMoments(name="mine")]), TOWERS),
+        "float8": message(keras.Sequential([keras.Input((4,)), layers.Dense(1, dtype="float8_from_float32")]), TOWERS),
         "own": message(OwnStep(x, layers.Flatten()(x)), TOWERS),
         "strategy": message(mirrored, TOWERS),
     }

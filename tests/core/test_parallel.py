@@ -37,6 +37,12 @@ def measured(tmp_path_factory):
     return start(folder, EVERYTHING) | start(folder, "loading")
 
 
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """What layers assign, what threads do at once, and what is refused, in a process of its own."""
+    return start(tmp_path_factory.mktemp("guarded"), "state threads files unsaid")
+
+
 # --- the results of one device -----------------------------------------------------------------------------
 
 
@@ -96,6 +102,26 @@ def test_a_loaded_model_goes_on_as_if_it_had_not_been_saved(measured):
 
     assert histories <= 2e-6
     assert weights <= 2e-6
+
+
+def test_what_layers_assign_is_joined_as_they_say(guarded):
+    """Counters, totals, averages, extremes, metrics, and a sum over all rows that the layer itself takes.
+
+    The last batch has fewer rows than devices, and the epochs have batches that do not divide.
+    """
+    result = guarded["state"]
+
+    assert result["rows"] == 32
+    assert {"each_row", "whole_batch", "evaluated each_row", "evaluated whole_batch"} <= set(result["measured"])
+    assert {name for name, gap in (result["weights"] | result["measured"]).items() if not gap <= 2e-6} == set()
+
+
+def test_threads_do_not_disturb_one_another(guarded):
+    """Two divided models and their template compute at once, and the template's layers are left as they were."""
+    result = guarded["threads"]
+
+    assert max(result["outputs"], result["training"], result["predicted"]) <= 1e-6
+    assert result["left"] == []
 
 
 def test_dropout_draws_another_mask_on_each_device_and_in_each_step(measured):
@@ -240,6 +266,9 @@ def test_one_device_computes_where_the_others_are_missing(measured):
         ("sparse", "ValueError: .* its input 'sparse' is sparse; make it dense"),
         ("scalar", r"ValueError: .* its output 'sum' has the shape \(\), so no row for each row"),
         ("stateful", "ValueError: .* memory keeps a state for each row of a batch"),
+        ("divided", "ValueError: .* it is divided already; divide the model that it was made of"),
+        ("moments", "ValueError: .* mine computes the moments of a batch normalization in its own way"),
+        ("float8", "ValueError: .* is replaced by its gradient, as in layers of dtype float8; use another dtype"),
         ("own", "ValueError: .* its class OwnStep has its own train_step, which the divided model would not use"),
         ("strategy", "ValueError: .* in the scope of a distribution strategy; make it outside"),
         ("inside", "ValueError: .* in the scope of a distribution strategy; make it outside"),
@@ -258,3 +287,60 @@ def test_outputs_with_more_rows_than_the_inputs_are_refused(measured):
 
     assert len(said) == 3
     assert all("halves" in each and "reshape" in each and "do not divide the model" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        pytest.param(
+            "unsaid",
+            r"its layer 'watch' \(Assigning\) assigns to 'count' \(.*parallel_script.py:\d+\), and each device has "
+            r"only its own rows; let the class say .* state_over_devices = {'count': 'mean'}",
+        ),
+        ("another", r"its layer 'watch' \(Assigning\) assigns to 'count'"),
+        ("word", "says 'average' of 'count', which is none of mean, sum, max, min, same"),
+        ("assign", "says 'sum' of 'count', which adds up .* does not call assign_add; .* sum_over_devices"),
+        ("whole", "says 'mean' of 'count', which needs floating-point numbers, and these are int32"),
+        ("metric", r"its layer 'watch' \(Assigning\) assigns to 'seen' .* state_over_devices = {'seen': 'mean'}"),
+        ("elsewhere", "assigns to 'elsewhere', which no layer of it has; make it an attribute"),
+        ("seed", "assigns to '.*seed_generator_state', which no layer of it has; .* a keras.random.SeedGenerator"),
+        ("beside", "assigns to a tf.Variable, and would on each device; make it a weight with add_weight"),
+    ],
+)
+def test_assignments_that_cannot_be_joined_are_refused(guarded, case, expected):
+    """At the first batch, with the layer, the weight and the line, and without what Keras would add."""
+    said = guarded["unsaid"][case]
+
+    assert re.match(f"ValueError: the model 'counting' cannot be divided among devices: .*{expected}", said), said
+    assert "Arguments received" not in said
+
+
+def test_a_layer_that_says_how_is_taken(guarded):
+    """The same layer is computed when its class has a word for the weight."""
+    said = guarded["unsaid"]["said"]
+
+    assert said == "no error"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("save", "bad.h5: a divided model is saved as .keras; as HDF5 save the model that it was made of"),
+        ("save_model", "a divided model is saved as .keras; as HDF5 save the model that it was made of"),
+        ("save_weights", "keras.saving.save_weights does not know .* call its method save_weights"),
+        ("load_weights", "keras.saving.load_weights does not know .* call its method load_weights"),
+        ("scaling", "model is a Functional that is not divided; give what multi_gpu_model made of it"),
+    ],
+)
+def test_functions_that_would_go_past_a_divided_model_are_refused(guarded, case, expected):
+    """What would write files that cannot be loaded, and what needs a divided model."""
+    said = guarded["files"][case]
+
+    assert re.search(expected, said), said
+
+
+def test_the_functions_of_keras_save_and_load_a_whole_model(guarded):
+    """As its methods do."""
+    gap = guarded["files"]["loaded"]
+
+    assert gap <= 1e-6

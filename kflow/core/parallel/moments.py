@@ -2,76 +2,66 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import threading
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
-__all__ = ["REPLICA", "synchronized_moments"]
+from kflow.core.parallel.exchange import add_up, can_exchange, is_replica, rows_or_zero
 
-REPLICA = threading.local()  # `rows`: 1 in a replica that has rows of the batch, 0 in one that has none
+__all__ = ["has_own_moments", "synchronize_moments"]
+
+_LOCK = threading.Lock()
 
 
-@contextlib.contextmanager
-def synchronized_moments(model: Any) -> Iterator[None]:
-    """Let the layers of batch normalization take mean and variance over the rows of all replicas.
+def synchronize_moments() -> None:
+    """Let batch normalization take mean and variance over the rows of all replicas, where it computes in a replica.
 
     Keras can do so itself (``synchronized=True``), but not for masked inputs, with less precision (the difference of
     two large numbers), and with a gradient that must be computed in the same run of the strategy.
+
+    The class is changed, once and for good, and not the layers for as long as they compute: other threads may use
+    the same layers, which outside of a replica do what they did before.
     """
     import keras
 
-    layers = [each for each in model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
-    asked = [layer.synchronized for layer in layers]
-    for layer in layers:
-        layer.synchronized = False
-        layer._moments = partial(_moments, layer._moments, _current_graph())
-    try:
-        yield
-    finally:
-        for layer, before in zip(layers, asked, strict=True):
-            layer.synchronized = before
-            del layer._moments
+    with _LOCK:
+        local = keras.layers.BatchNormalization._moments
+        if not hasattr(local, "is_synchronized"):
+            keras.layers.BatchNormalization._moments = _over_all_replicas(local)
 
 
-def _current_graph() -> Any:
-    """Return the graph that is being built, or None where operations run at once."""
-    import tensorflow as tf
+def has_own_moments(layer: Any) -> bool:
+    """Tell whether a layer of batch normalization computes its moments in another way than Keras."""
+    import keras
 
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    kind = keras.layers.BatchNormalization
+    return isinstance(layer, kind) and type(layer)._moments is not kind._moments
 
 
-def _moments(local: Any, graph: Any, inputs: Any, mask: Any) -> tuple[Any, Any]:
+def _over_all_replicas(local: Any) -> Any:
+    """Wrap the method of Keras that computes moments."""
+    import keras
+
+    @functools.wraps(local)
+    def moments(layer: Any, inputs: Any, mask: Any) -> Any:
+        if not is_replica():
+            return local(layer, inputs, mask)
+        # Without a mask Keras itself would synchronize the moments of a layer that asks for it.
+        own = keras.ops.moments(inputs, layer._reduction_axes) if mask is None else local(layer, inputs, mask)
+        return _join(own, inputs, mask) if can_exchange() else own
+
+    moments.is_synchronized = True  # type: ignore[attr-defined]
+    return moments
+
+
+def _join(own: tuple[Any, Any], inputs: Any, mask: Any) -> tuple[Any, Any]:
     """Compute mean and variance of all replicas from those of each, weighed by its values."""
     import tensorflow as tf
 
-    mean, variance = local(inputs, mask)
-    if _current_graph() is not graph:  # within a loop, where replicas cannot wait for one another
-        return mean, variance
+    mean, variance = own
     values = tf.size(inputs) // tf.size(mean) if mask is None else tf.math.count_nonzero(mask, dtype="int32")
-    count = tf.cast(tf.where(REPLICA.rows, values, 0), inputs.dtype)
-    total, all_counts = _add_up(count * mean, count)
+    count = tf.cast(rows_or_zero(values), inputs.dtype)
+    total, all_counts = add_up(count * mean, count)
     whole_mean = tf.math.divide_no_nan(total, all_counts)
-    (squares,) = _add_up(count * (variance + tf.square(mean - whole_mean)))
+    (squares,) = add_up(count * (variance + tf.square(mean - whole_mean)))
     return whole_mean, tf.math.divide_no_nan(squares, all_counts)
-
-
-def _add_up(*values: Any) -> Any:
-    """Add values of all replicas up, forwards and backwards; each replica gets the sums."""
-    import tensorflow as tf
-
-    def reduce(strategy: Any, *values: Any) -> Any:
-        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, [(each, each) for each in values])
-
-    def add_over_replicas(*values: Any) -> list[Any]:
-        return list(tf.distribute.get_replica_context().merge_call(reduce, args=values))
-
-    # The gradient is summed in the context of its own run; that of `all_reduce` insists on the one of the forward run.
-    # The sums are arguments, since TensorFlow searches the graph between results and arguments each time.
-    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
-    def connect(*tensors: Any) -> Any:
-        sums = [tf.identity(each) for each in tensors[len(values) :]]
-        return sums, lambda *upstream: [*add_over_replicas(*upstream), *(None for _ in values)]
-
-    return connect(*values, *add_over_replicas(*values))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from kflow.core.parallel.devices import choose_devices, list_devices
+from kflow.core.parallel.moments import has_own_moments
 from kflow.core.parallel.replicas import make_strategy, run_replicas
 
 __all__ = ["multi_gpu_model"]
@@ -57,8 +59,10 @@ def multi_gpu_model(
     ValueError
         Fewer than two devices, or one that is repeated or not there; a Keras backend other than TensorFlow; a
         template that cannot be divided by rows: without inputs, with a fixed batch size, with sparse inputs, with
-        an output that has no row for each row of the inputs, with layers that are stateful, made in the scope of a
-        strategy, or with a ``train_step``, ``test_step``, ``predict_step`` or ``compute_loss`` of its own.
+        an output that has no row for each row of the inputs, with layers that are stateful or of dtype float8, made in
+        the scope of a strategy, divided already, or with a ``train_step``, ``test_step``, ``predict_step`` or
+        ``compute_loss`` of its own. From the result, at its first batch: a layer that is not Keras's assigns to a
+        weight or metric, and its class has no ``state_over_devices`` that says how this is joined.
     tf.errors.InvalidArgumentError
         From the result, at its first batch: an output has more or fewer rows than the inputs.
 
@@ -71,9 +75,11 @@ def multi_gpu_model(
     -----
     Outputs, losses, gradients and trained weights equal those of one device up to the rounding of float32, also for
     batches that do not divide: losses and metrics see the joined outputs; batch normalization takes its moments over
-    all parts; what activity regularizers and ``add_loss`` add is averaged over the rows. Dropout draws another mask
-    on each device, from the seeds of its layers, so that a repeated training is equal to the first. A device without
-    a row in a small batch computes the last row again, and that counts nothing.
+    all parts; what activity regularizers and ``add_loss`` add is averaged over the rows; what layers assign to their
+    weights is joined as their attribute ``state_over_devices`` says: ``{'weight': 'sum'}``, or ``'mean'``, ``'max'``,
+    ``'min'``, ``'same'``. Dropout draws another mask on each device, from the seeds of its layers, so that a repeated
+    training is equal to the first. A device without a row in a small batch computes the last row again, and that
+    counts nothing.
 
     The arguments are those of ``keras.utils.multi_gpu_model`` in Keras 2.1.6.
 
@@ -151,7 +157,7 @@ def _check_template(model: Any) -> None:
             "a subclassed model must be wrapped in a functional one"
         )
         raise ValueError(msg)
-    problem = _find_layer_problem(model) or _find_tensor_problem(model)
+    problem = _find_layer_problem(model) or _find_model_problem(model) or _find_tensor_problem(model)
     if problem:
         msg = f"the model {model.name!r} cannot be divided among devices: {problem}"
         raise ValueError(msg)
@@ -171,12 +177,27 @@ def _find_tensor_problem(model: Any) -> str:
 
 
 def _find_layer_problem(model: Any) -> str:
+    layers = model._flatten_layers()
+    if any(isinstance(layer, _classes()[0]) for layer in layers):
+        return "it is divided already; divide the model that it was made of"
+    stateful = [layer.name for layer in layers if getattr(layer, "stateful", False)]
+    if stateful:
+        return f"{', '.join(stateful)} keeps a state for each row of a batch (stateful=True); use stateful=False"
+    moments = [layer.name for layer in layers if has_own_moments(layer)]
+    if moments:
+        return (
+            f"{', '.join(moments)} computes the moments of a batch normalization in its own way (_moments); use Keras's"
+        )
+    overwritten = [variable.path for variable in model.trainable_variables if variable.overwrite_with_gradient]
+    if overwritten:
+        return f"{overwritten[0]} is replaced by its gradient, as in layers of dtype float8; use another dtype"
+    return ""
+
+
+def _find_model_problem(model: Any) -> str:
     import keras
     import tensorflow as tf
 
-    stateful = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
-    if stateful:
-        return f"{', '.join(stateful)} keeps a state for each row of a batch (stateful=True); use stateful=False"
     own = [
         name
         for name in ("train_step", "test_step", "predict_step", "compute_loss")
@@ -209,6 +230,8 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 # --- the classes that Keras saves and loads ----------------------------------------------------------------
 
+_NO_HDF5 = "a divided model is saved as .keras; as HDF5 save the model that it was made of"
+
 
 def __getattr__(name: str) -> Any:
     """Make the classes when one is first asked for, since a subclass of a Keras class loads TensorFlow."""
@@ -230,6 +253,7 @@ def _classes() -> tuple[type, type]:
 
 def _define_layer() -> type:
     import keras
+    from keras.src.backend.common import global_state
 
     @keras.saving.register_keras_serializable(package="kflow")
     class DataParallel(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -248,8 +272,8 @@ def _define_layer() -> type:
 
         @property
         def metrics(self) -> list[Any]:
-            """Nothing: those of a compiled template are not this model's."""
-            return []
+            """Those of the template itself, not those that it was compiled with; Keras finds those of its layers."""
+            return list(self.template._metrics)
 
         def call(self, inputs: Any, training: bool | None = None) -> Any:
             """Compute all replicas and join their outputs."""
@@ -262,7 +286,9 @@ def _define_layer() -> type:
             return self.template.compute_output_spec(inputs, training=training)
 
         def get_config(self) -> dict[str, Any]:
-            """Describe the layer with its template."""
+            """Describe the layer with its template; not for HDF5, as `keras.saving.save_model` would have it."""
+            if global_state.get_global_attribute("use_legacy_config", False):
+                raise ValueError(_NO_HDF5)
             template = keras.saving.serialize_keras_object(self.template)
             template.pop("compile_config", None)  # this model has an optimizer of its own
             own = {"template": template, "devices": list(self.devices), "merge_device": self.merge_device}
@@ -275,6 +301,14 @@ def _define_layer() -> type:
             return cls(**{**config, **_find_devices(**config), "template": template})
 
     return DataParallel
+
+
+def _refuse_weights_alone(frame: Any) -> None:
+    """Refuse the functions of `keras.saving`, which go past the methods of a model."""
+    name = frame.f_back.f_code.co_name.removesuffix("_only")  # that called the function that walks through the model
+    if name in {"save_weights", "load_weights"}:
+        msg = f"keras.saving.{name} does not know the files of a divided model; call its method {name}"
+        raise ValueError(msg)
 
 
 def _define_model(layer: type) -> type:
@@ -292,8 +326,7 @@ def _define_model(layer: type) -> type:
         def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Save the model with its devices and its optimizer, as ``.keras``."""
             if str(filepath).endswith((".h5", ".hdf5")):
-                msg = f"{filepath}: a divided model is saved as .keras; as HDF5 save the model that it was made of"
-                raise ValueError(msg)
+                raise ValueError(f"{filepath}: {_NO_HDF5}")
             super().save(filepath, *args, **kwargs)
 
         def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
@@ -303,5 +336,15 @@ def _define_model(layer: type) -> type:
         def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Load weights that the template, or this model, saved."""
             self.replicas.template.load_weights(filepath, *args, **kwargs)
+
+        def save_own_variables(self, store: Any) -> None:
+            """Save none, for all are the layers'; and refuse a file of weights that the template could not load."""
+            _refuse_weights_alone(sys._getframe(1))
+            super().save_own_variables(store)
+
+        def load_own_variables(self, store: Any) -> None:
+            """Load none; and refuse a file of weights, which is the template's."""
+            _refuse_weights_alone(sys._getframe(1))
+            super().load_own_variables(store)
 
     return ParallelModel

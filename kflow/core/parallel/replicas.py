@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kflow.core.parallel.moments import REPLICA, synchronized_moments
-from kflow.core.parallel.state import noting_scope, state_of
+from kflow.core.parallel.exchange import as_replica
+from kflow.core.parallel.joining import Assigned, find_rule, join_assigned, refuse_hidden_variables, weighted_mean
+from kflow.core.parallel.moments import synchronize_moments
+from kflow.core.parallel.state import metric_variables, noting_scope, state_of
 
 __all__ = ["Joined", "make_strategy", "run_replicas"]
 
@@ -38,8 +40,8 @@ class Replica:
     outputs: list[Any]
     masks: list[Any]
     losses: list[Any]
-    state: dict[int, Any]
-    """What layers assigned to variables while they computed, by the index of the variable."""
+    state: dict[int, Assigned]
+    """What layers assigned to variables while they computed, by the id of the variable."""
     structure: Any
 
 
@@ -109,8 +111,8 @@ def run_replicas(model: Any, strategy: Any, merge_device: str, inputs: Any, trai
     for output, mask in zip(outputs, replica.masks, strict=True):
         if mask is not None:
             output._keras_mask = next(found)
-    for index in replica.state:
-        run.variables[index].assign(next(found))
+    for assigned in replica.state.values():
+        assigned.variable.assign(next(found))
     return Joined(tf.nest.pack_sequence_as(replica.structure, outputs), losses)
 
 
@@ -148,9 +150,9 @@ class _Run:
         return list(self.model.trainable_variables)
 
     @property
-    def variables(self) -> list[Any]:
-        """All variables, the trained ones first."""
-        return [*self.trained, *self.model.non_trainable_variables]
+    def untrained(self) -> list[Any]:
+        """All other variables, those of metrics as well."""
+        return [*self.model.non_trainable_variables, *metric_variables(self.model)]
 
     def compute(self, *tensors: Any) -> Any:
         """Compute all replicas and join them; give the gradient as well, as `tf.custom_gradient` wants it.
@@ -159,8 +161,8 @@ class _Run:
         gradient of our own is the way to have it on the replica's.
         """
         count = len(self.trained)
-        with synchronized_moments(self.model):
-            self.replicas.extend(self._on_each(partial(self._forward, tensors[:count], tensors[count:])))
+        synchronize_moments()
+        self.replicas.extend(self._on_each(partial(self._forward, tensors[:count], tensors[count:])))
         return self._join(), self._backward
 
     def _on_each(self, function: Any) -> list[Any]:
@@ -170,8 +172,8 @@ class _Run:
         results: dict[int, Any] = {}
 
         def call(number: int) -> None:
-            REPLICA.rows = self.cut.sizes[number] > 0
-            results[number] = function(number)
+            with as_replica(self.cut.sizes[number] > 0):
+                results[number] = function(number)
 
         numbers = self.strategy.experimental_distribute_values_from_function(lambda each: each.replica_id_in_sync_group)
         self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
@@ -186,11 +188,15 @@ class _Run:
         with tf.device("CPU:0"):  # where Keras feeds batches, so that each device is sent only its part
             parts = self._take(tensors, number, at_least=1)
         own_inputs = [tf.identity(part) for part in parts]
-        state = [state_of(variable, number) for variable in self.model.non_trainable_variables]
+        untrained = self.untrained
+        state = [state_of(variable, number) for variable in untrained]
+        rule_for = partial(find_rule, self.model, len(self.cut.sizes))
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([tensor for tensor in own_weights + own_inputs if tensor.dtype.is_floating])
-            with noting_scope(self.variables, [*own_weights, *state], tape) as scope:
+            before = _operations()
+            with noting_scope([*self.trained, *untrained], [*own_weights, *state], tape, rule_for) as scope:
                 structure = self.model(tf.nest.pack_sequence_as(self.inputs, own_inputs), training=self.training)
+            refuse_hidden_variables(self.model, _operations()[len(before) :])
             outputs = tf.nest.flatten(structure)
             masks = [getattr(output, "_keras_mask", None) for output in outputs]
             rows = self._own_rows(outputs, parts[0], number)
@@ -229,22 +235,20 @@ class _Run:
         with tf.device(self.merge_device):
             first = self.replicas[0]
             outputs = [tf.concat(parts, 0) for parts in zip(*(each.outputs for each in self.replicas), strict=True)]
-            losses = [self._mean(parts) for parts in zip(*(each.losses for each in self.replicas), strict=True)]
+            losses = [
+                weighted_mean(parts, self.cut.shares)
+                for parts in zip(*(each.losses for each in self.replicas), strict=True)
+            ]
             masks = [
                 tf.concat([each.masks[index] for each in self.replicas], 0)
                 for index, mask in enumerate(first.masks)
                 if mask is not None
             ]
-            state = [self._mean([each.state[index] for each in self.replicas]) for index in first.state]
+            state = [
+                join_assigned([each.state[key] for each in self.replicas], self.cut.sizes, self.cut.shares)
+                for key in first.state
+            ]
         return [*outputs, *losses, *masks, *state]
-
-    def _mean(self, values: Sequence[Any]) -> Any:
-        """Weigh each replica's value by its rows; whole numbers, such as seeds, are those of the first."""
-        import tensorflow as tf
-
-        if not values[0].dtype.is_floating:
-            return values[0]
-        return tf.add_n([x * tf.cast(share, x.dtype) for x, share in zip(values, self.cut.shares, strict=True)])
 
     # --- backwards -------------------------------------------------------------------------------------
 
@@ -278,7 +282,8 @@ class _Run:
         ]
         targets, seeds = (list(each) for each in zip(*pairs, strict=True))
         # A weight that a layer assigned to has a gradient from before and one from after, as a variable has.
-        assigned = {index: value for index, value in replica.state.items() if index < len(replica.weights)}
+        keys = [id(variable) for variable in self.trained]
+        assigned = {keys.index(key): each.value for key, each in replica.state.items() if key in keys}
         sources = [*replica.weights, *replica.inputs, *assigned.values()]
         gradients = replica.tape.gradient(targets, sources, seeds)
         for index in reversed(assigned):
@@ -287,6 +292,13 @@ class _Run:
         size = self.cut.sizes[number]
         own = [None if each is None else tf.convert_to_tensor(each)[:size] for each in inputs]
         return [*gradients[: len(replica.weights)], *own]
+
+
+def _operations() -> list[Any]:
+    """List the operations of the graph that is being built; none where operations run at once."""
+    import tensorflow as tf
+
+    return [] if tf.executing_eagerly() else list(tf.compat.v1.get_default_graph().get_operations())
 
 
 def _sum(gradients: Sequence[Any]) -> Any:

@@ -49,6 +49,11 @@ def measure_scaling(model: Any, inputs: Any, *, rounds: int = 5) -> Scaling:
     Scaling
         In seconds.
 
+    Raises
+    ------
+    TypeError
+        `model` is not a divided model.
+
     Warns
     -----
     UserWarning
@@ -61,7 +66,10 @@ def measure_scaling(model: Any, inputs: Any, *, rounds: int = 5) -> Scaling:
     """
     import tensorflow as tf
 
-    replicas = model.replicas
+    replicas = getattr(model, "replicas", None)
+    if replicas is None:
+        msg = f"model is a {type(model).__name__} that is not divided; give what multi_gpu_model made of it"
+        raise TypeError(msg)
     batch = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     rows = len(tf.nest.flatten(batch)[0])
     part = tf.nest.map_structure(lambda tensor: tensor[: -(-rows // len(replicas.devices))], batch)
