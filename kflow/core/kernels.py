@@ -7,6 +7,7 @@ converts in either direction.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,7 +201,7 @@ def convert_dense_weights_data_format(
     Raises
     ------
     TypeError
-        `dense` is not a Dense layer.
+        `dense` is not a Dense layer, or the shape no sequence of whole numbers.
     ValueError
         The format is unknown, the layer is not built or quantized, or the shape does not match its kernel.
 
@@ -213,7 +214,7 @@ def convert_dense_weights_data_format(
     """
     import keras
 
-    if target_data_format not in {"channels_first", "channels_last"}:
+    if target_data_format not in ("channels_first", "channels_last"):
         msg = f"target_data_format is {target_data_format!r}; use 'channels_first' or 'channels_last'"
         raise ValueError(msg)
     if not isinstance(dense, keras.layers.Dense):
@@ -221,7 +222,14 @@ def convert_dense_weights_data_format(
         raise TypeError(msg)
     _require_ready(dense, dense.name)
     rows = int(dense._kernel.shape[0])
-    shape = tuple(int(size) for size in previous_feature_map_shape)
+    try:
+        shape = tuple(operator.index(size) for size in previous_feature_map_shape)
+    except TypeError:
+        msg = (
+            "previous_feature_map_shape must be the sizes of the axes before Flatten, such as (channels, rows, "
+            f"columns), not {previous_feature_map_shape!r}"
+        )
+        raise TypeError(msg) from None
     if len(shape) < 2 or min(shape) < 1 or math.prod(shape) != rows:
         msg = (
             f"previous_feature_map_shape {shape} does not fit the layer {dense.name!r}, whose kernel has "

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -46,15 +46,17 @@ def window(path, request):
 
 
 ints = st.integers(-14, 14)
+bounds = st.none() | ints | st.sampled_from([sign * size for sign in (-1, 1) for size in (2**31, 2**63, 10**20)])
 index_lists = st.lists(ints, max_size=6)
 index_arrays = hnp.arrays("int64", hnp.array_shapes(max_dims=2, max_side=3), elements=ints)
-row_masks = hnp.arrays(bool, st.sampled_from([11, (11, 3), (11, 3, 4), 10]))
+row_masks = hnp.arrays(bool, st.sampled_from([11, (11, 3), (11, 3, 4), 10, 0, (0, 3), (11, 0), (0, 5), (0, 3, 4)]))
 row_parts = st.one_of(
     ints,
     ints.map(np.int16),
     ints.map(np.array),
     st.slices(11),
-    st.builds(slice, st.none() | ints, st.none() | ints, st.none() | ints.filter(bool)),
+    st.builds(slice, bounds, bounds, bounds.filter(lambda step: step != 0)),
+    bounds,
     index_lists,
     index_arrays,
     row_masks,
@@ -63,6 +65,7 @@ row_parts = st.one_of(
 column_parts = st.one_of(
     st.integers(-3, 3),
     st.slices(3),
+    st.builds(slice, bounds, bounds, bounds.filter(lambda step: step != 0)),
     st.lists(st.integers(-3, 2), max_size=3),
     st.sampled_from([None, ..., [True, False, True]]),
 )
@@ -72,24 +75,33 @@ keys = keys | st.tuples(row_parts, column_parts, column_parts) | st.tuples(st.no
 
 @settings(max_examples=150, deadline=None)
 @given(key=keys)
+@example(key=np.zeros(0, bool))
+@example(key=(np.zeros((11, 0), bool), 0))
+@example(key=([14], []))
+@example(key=(14, []))
+@example(key=np.s_[:: 10**20])
 def test_every_index_gives_what_numpy_gives_for_the_window(window, key):
     """Indexing is NumPy's, and an index that NumPy refuses is refused with the same exception."""
     try:
         expected = WINDOW[key]
-    except (IndexError, TypeError, ValueError) as error:
-        with pytest.raises(type(error), match=r"."):
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
+        kind = IndexError if isinstance(error, OverflowError) else type(error)  # a row so far away is outside, too
+        with pytest.raises(kind, match=r"."):
             window[key]
         return
 
-    try:
-        got = window[key]
-    except IndexError:  # NumPy lets a wrong row pass when nothing is picked from it; we do not
-        assert np.size(expected) == 0
-        return
+    got = window[key]
 
     np.testing.assert_array_equal(got, expected)
     assert np.shape(got) == np.shape(expected)
     assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize("step", [10**20, -(10**20), 2**63, -(2**63), 12, -12])
+def test_a_step_beyond_the_window_takes_one_row(window, step):
+    """However long it is."""
+    np.testing.assert_array_equal(window[::step], WINDOW[::step])
+    np.testing.assert_array_equal(window[20:3:step], WINDOW[20:3:step])
 
 
 @pytest.mark.parametrize("index", [-12, 11, np.int64(11), [0, 11], [-12], np.array([[3, -12]])])

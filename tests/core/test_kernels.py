@@ -230,13 +230,24 @@ def test_a_shape_that_does_not_fit_is_refused():
         convert_dense_weights_data_format(dense, (2, 4, 5))
 
 
-def test_an_unknown_data_format_is_refused():
+@pytest.mark.parametrize("shape", [None, 24, "234", [2, 3.0, 4], (None, 3, 4)])
+def test_a_shape_must_be_a_sequence_of_whole_numbers(shape):
+    """A single number, a text and a batch axis are told as what they are."""
+    dense = L.Dense(3)
+    dense.build((None, 24))
+
+    with pytest.raises(TypeError, match=re.escape(f"before Flatten, such as (channels, rows, columns), not {shape!r}")):
+        convert_dense_weights_data_format(dense, shape)
+
+
+@pytest.mark.parametrize("data_format", ["channel_first", ["channels_first"], None])
+def test_an_unknown_data_format_is_refused(data_format):
     """A misspelt format is named."""
     dense = L.Dense(3)
     dense.build((None, 32))
 
-    with pytest.raises(ValueError, match=r"'channel_first'; use 'channels_first' or"):
-        convert_dense_weights_data_format(dense, (2, 4, 4), "channel_first")
+    with pytest.raises(ValueError, match=re.escape(f"{data_format!r}; use 'channels_first' or")):
+        convert_dense_weights_data_format(dense, (2, 4, 4), data_format)
 
 
 def test_only_a_dense_layer_is_reordered():

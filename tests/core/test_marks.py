@@ -49,7 +49,7 @@ def test_adds_and_replaces(tmp_path: Path) -> None:
     (tmp_path / "data/mine").write_text("mine")
     (tmp_path / "data/a.bin").write_text("old")
 
-    merge_archive(tmp_path / "x", tmp_path, expect="data")
+    merge_archive(tmp_path / "x", tmp_path)
 
     assert tree_of(tmp_path) == {**TREE, "data/mine": b"mine", "x": good_zip()}
 
@@ -65,8 +65,8 @@ def test_merges_into_a_linked_folder(tmp_path: Path) -> None:
     assert tree_of(tmp_path / "disk") == TREE
 
 
-def test_places_the_expected_entry_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sees the expected entry sees the rest as well; the mark comes after all."""
+def test_places_one_entry_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees that entry sees the rest as well; the mark comes after all."""
     (tmp_path / "x").write_bytes(zipped(Member(b"a"), Member(b"b"), Member(b"c")))
     order: list[str] = []
     rename = Path.replace
@@ -76,14 +76,14 @@ def test_places_the_expected_entry_last(tmp_path: Path, monkeypatch: pytest.Monk
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", recorded)
-    merge_archive(tmp_path / "x", tmp_path, expect="a")
+    merge_archive(tmp_path / "x", tmp_path, last="a")
 
     assert order == ["b", "c", "a", MARK]
 
 
-@pytest.mark.parametrize("obstacle", ["link", "kind", "itself", "missing", "reserved"])
+@pytest.mark.parametrize("obstacle", ["link", "kind", "itself", "foreign", "reserved"])
 def test_refuses_before_the_first_rename(obstacle: str, tmp_path: Path) -> None:
-    """A link, another kind, the archive itself, a cache's own file or a missing name stops a merge before it began."""
+    """A link, another kind, the archive itself, a cache's own file or a foreign one stops a merge before it began."""
     victim = tmp_path / "victim"
     victim.mkdir()
     place = tmp_path / "shared"
@@ -94,11 +94,13 @@ def test_refuses_before_the_first_rename(obstacle: str, tmp_path: Path) -> None:
         (place / "data").symlink_to(victim)
     if obstacle == "kind":
         (place / "data").write_text("a file")
+    if obstacle == "foreign":
+        (place / "top.txt").write_text("mine")
     before = tree_of(place)
-    words = {"missing": "no 'nothing'", "reserved": r"'\.other\.npz\.verified' has the name of a file"}
+    words = {"reserved": r"'\.other\.npz\.verified' has the name of a file"}
 
     with pytest.raises(ArchiveError, match=words.get(obstacle, "it would replace")):
-        merge_archive(place / "x", place, expect="nothing" if obstacle == "missing" else None)
+        merge_archive(place / "x", place, replace=obstacle != "foreign")
     assert tree_of(place) == before
     assert list(victim.iterdir()) == []
 
@@ -144,15 +146,34 @@ def test_unpacks_again_after_a_change(change: str, shared: Path) -> None:
 
 
 def test_a_mark_excuses_nothing(shared: Path) -> None:
-    """What would be refused without the mark is refused with it: another format, a lower limit, a missing name."""
+    """What would be refused without the mark is refused with it: another format, a lower limit."""
     with pytest.raises(ArchiveError, match="not a tar archive"):
         merge_archive(shared / "x", shared, "tar")
     with pytest.raises(ArchiveError, match="raise max_members"):
         merge_archive(shared / "x", shared, max_members=3)
     with pytest.raises(ArchiveError, match="raise max_bytes"):
         merge_archive(shared / "x", shared, max_bytes=100)
-    with pytest.raises(ArchiveError, match="no 'nothing'"):
-        merge_archive(shared / "x", shared, expect="nothing")
+
+
+def test_what_an_archive_brought_stays_its_own(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version replaces it without being told to, also after one that was killed between two renames."""
+    (shared / "x").write_bytes(zipped(Member(b"data/a.bin", b"new"), Member(b"top.txt", b"new")))
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name == "top.txt":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        merge_archive(shared / "x", shared, replace=False)
+    monkeypatch.undo()
+    assert ((shared / "top.txt").read_bytes(), is_merged(shared / "x", shared)) == (TREE["top.txt"], False)
+
+    merge_archive(shared / "x", shared, replace=False)
+
+    assert (shared / "data/a.bin").read_bytes() == (shared / "top.txt").read_bytes() == b"new"
 
 
 def test_get_file_unpacks_once(tmp_path: Path) -> None:

@@ -61,6 +61,26 @@ def test_every_finite_vector_gets_length_one(x, order, axis):
     np.testing.assert_array_equal(np.sign(got)[np.abs(got) > 0], np.sign(x)[np.abs(got) > 0])
 
 
+half_floats = hnp.arrays(
+    "float16",
+    hnp.array_shapes(max_dims=2, max_side=5),
+    elements=st.floats(0, 65504, width=16) | st.sampled_from([6e-8]),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(half_floats, st.sampled_from([-1, -2, -0.5, -math.inf, 0.5, 1]), st.sampled_from([0, -1]))
+def test_float16_is_infinite_only_where_the_quotient_is_beyond_it(x, order, axis):
+    """With negative orders it may be; the result is the quotient of float64, rounded once."""
+    exact = normalize(x.astype("float64"), axis, order)
+
+    got = normalize(x, axis, order)
+
+    with np.errstate(over="ignore"):
+        lowest, highest = (exact * (1 - 1e-6)).astype("float16"), (exact * (1 + 1e-6)).astype("float16")
+    assert ((lowest <= got) & (got <= highest)).all()
+
+
 @pytest.mark.parametrize("width", [3, 64, 1000])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_float32_is_as_exact_as_float64_rounded(width, axis):

@@ -1,6 +1,7 @@
 """Pictures are read back as DOT by pydot's parser, as JSON and SVG by the standard library, as PNG by matplotlib."""
 
 import builtins
+import io
 import json
 import os
 import subprocess
@@ -452,9 +453,8 @@ def test_missing_pydot_is_named(tmp_path, monkeypatch):
         (make_encoder(), "m.txt", {"layer_range": ("sqeeze", "clip")}, "ValueError: .*did you mean 'squeeze'"),
         (make_encoder(), "m.txt", {"layer_range": ("squeeze", "(")}, "ValueError: .*'\\(', but no layer .*'features'"),
         (make_encoder(), "m.txt", {"splines": "ortho"}, "TypeError: .*unexpected keyword argument 'splines'"),
-        (make_encoder(), "away/m.dot", {}, "FileNotFoundError: .*away' of to_file does not exist; create it"),
     ],
-    ids=["unbuilt", "no model", "format", "rankdir", "dpi", "range", "order", "name", "pattern", "splines", "folder"],
+    ids=["unbuilt", "no model", "format", "rankdir", "dpi", "range", "order", "name", "pattern", "splines"],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, model, name, arguments, expected):
     """Each error says what is wrong and what to do."""
@@ -462,3 +462,27 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, model, name, arguments, expec
 
     with pytest.raises(getattr(builtins, kind), match=match):
         plot_model(model, tmp_path / name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("to_file", "expected"),
+    [
+        (None, "TypeError: to_file must be the path of the file to write, such as 'model.png', not None"),
+        (b"m.dot", "TypeError: to_file must be the path of the file to write, .* not b'm.dot'"),
+        (io.BytesIO(), "TypeError: to_file must be the path of the file to write, .* not <_io.BytesIO"),
+        ("", "ValueError: to_file must name a file, such as 'model.png', not ''"),
+        ("new/", "ValueError: to_file must name a file, such as 'model.png', not 'new/'"),
+        ("a\0.dot", "ValueError: to_file must name a file, such as 'model.png', not 'a.x00.dot'"),
+        (".", r"IsADirectoryError: to_file is a folder; name a file in it, such as 'model.png': '\.'"),
+        ("plots", "IsADirectoryError: to_file is a folder; name a file in it, such as 'model.png': 'plots'"),
+        ("away/m.dot", "FileNotFoundError: the folder 'away' of to_file does not exist; create it first"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_path, monkeypatch, to_file, expected):
+    """Even what is no model is not looked at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plots").mkdir()
+    kind, _, match = expected.partition(": ")
+
+    with pytest.raises(getattr(builtins, kind), match=match):
+        plot_model(None, to_file)

@@ -140,10 +140,20 @@ def test_signs_that_the_bundled_fonts_lack_are_escaped_in_pixels_only(tmp_path, 
     assert seen in (tmp_path / name).read_text()
 
 
-def test_an_interrupted_write_leaves_no_file(tmp_path, model):
-    """When the rename fails, the temporary file is removed."""
-    (tmp_path / "out" / "m.dot").mkdir(parents=True)
+def test_a_write_that_fails_names_the_file_and_leaves_none(tmp_path, programs, model):
+    """When a folder takes the place while the picture is drawn, the error does not name a temporary file."""
+    picture = tmp_path / "out" / "m.png"
+    picture.parent.mkdir()
+    install(programs, "dot", f"/bin/mkdir {picture}; echo drawn")
 
-    with pytest.raises(IsADirectoryError, match=r"m\.dot"):
-        plot_model(model, tmp_path / "out" / "m.dot")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["m.dot"]
+    with pytest.raises(IsADirectoryError, match=r"to_file cannot be written \(Is a directory\): '.*/out/m\.png'"):
+        plot_model(model, picture)
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+def test_a_file_may_have_the_longest_name(tmp_path, model):
+    """The temporary file beside it has a shorter one."""
+    path = tmp_path / ("n" * 251 + ".txt")
+    plot_model(model, path)
+
+    assert path.read_text().startswith("x: InputLayer\n")

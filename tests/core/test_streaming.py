@@ -248,10 +248,12 @@ def test_an_error_while_reading_is_the_original_one(tmp_path):
         ({"validation_split": 0.999}, "50 rows cannot be divided by validation_split=0.999"),
         ({"class_weight": {0: 1.0}, "sample_weight": WEIGHTS}, "class_weight needs .* no sample_weight"),
         ({"class_weight": {0: 1.0}, "y": [Y, Y]}, "class_weight needs targets y for a single output"),
+        ({"shuffle": "btach"}, "shuffle must be True, False or 'batch', not 'btach'"),
+        ({"shuffle": ["batch"]}, r"shuffle must be True, False or 'batch', not \['batch'\]"),
     ],
 )
 def test_what_does_not_fit_together_is_said_before_training(matrix, options, message):
-    """Different numbers of rows, lists of numbers and an empty part are refused."""
+    """Different numbers of rows, lists of numbers, an empty part and an order that there is not are refused."""
     with pytest.raises(ValueError, match=message):
         _model().fit(**{"x": matrix, "y": Y, **options})
 

@@ -124,6 +124,31 @@ def test_gradients_flow_through_normalize():
     np.testing.assert_allclose(tape.gradient(first, x), [[16 / 125, -12 / 125], [1, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", [0.5, 0.1, 1, 1.5, 2, 3])
+@pytest.mark.parametrize("vector", [[0.0, 3.0, -2.0], [0.0, 0.0, 4.0], [1.0, -2.0, 0.5]])
+def test_gradients_are_those_of_the_formula_where_entries_are_zero(order, vector):
+    """For L the length, d(x_i / L)/dx_j = [i = j] / L - x_i dL/dx_j / L², with a slope of 0 at a cusp."""
+    x = tf.Variable([vector], dtype="float64")
+    with tf.GradientTape() as tape:
+        unit = normalize(x, -1, order)
+
+    (v,) = x.numpy()
+    length = np.sum(np.abs(v) ** order) ** (1 / order)
+    slope = np.array([np.sign(each) * (abs(each) / length) ** (order - 1) if each else 0.0 for each in v])
+    expected = np.eye(3) / length - np.outer(v, slope) / length**2
+    np.testing.assert_allclose(tape.jacobian(unit, x)[0, :, 0], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 0.5, 1, 2, 3, -1, -0.5, math.inf, -math.inf])
+def test_vectors_that_stay_as_they_are_hand_gradients_on(order):
+    """Those of length 0: of zeros alone, and for orders below 0 of any with a zero."""
+    x = tf.Variable([[0.0, 0.0], [0.0, 3.0]] if order < 0 else [[0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        unit = normalize(x, -1, order)
+
+    np.testing.assert_array_equal(tape.gradient(unit, x, tf.fill(x.shape, 5.0)), np.full(x.shape, 5.0))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -75,7 +75,7 @@ def outcome(case: Case, subject: str, folder: Path) -> str:
     return (
         _escape(before, {name: node for name, node in after.items() if not name.startswith(INSIDE)})
         or _harm(came, before, box / "data")
-        or (_judged_strictly if subject == "kflow" else _judged)(case, error, came)
+        or (_judged_strictly if subject in {"kflow", "untar"} else _judged)(case, error, came)
     )
 
 
@@ -137,7 +137,9 @@ def _judged(case: Case, error: Exception | None, came: Mapping[str, Node]) -> st
 # --- subjects: each extracts an archive into the folder 'data' of a box -----------------------------------
 
 INSIDE = "box/data/"
-OWN = {"box/data", "box/data_archive", "box/data/archive", "box/data/.archive.lock", "box/data/.archive.unpacked"}
+OWN = {"box/data", "box/data_archive", "box/data/archive", "box/data/archive.tar.gz"} | {
+    f"box/data/.{archive}.{state}" for archive in ("archive", "archive.tar.gz") for state in ("lock", "unpacked")
+}
 """The folder itself, the copies that caches keep of the archive, and the files by which kflow keeps its state."""
 
 
@@ -150,6 +152,12 @@ def _kflow(case: Case, archive: Path, box: Path) -> None:
         merge_archive(archive, box / "data", **case.limits)
     else:
         get_file("archive", archive.as_uri(), extract=True, cache_dir=box, cache_subdir="data")
+
+
+def _untar(_: Case, archive: Path, box: Path) -> None:
+    from kflow.core.files import get_file
+
+    get_file("archive", archive.as_uri(), untar=True, cache_dir=box, cache_subdir="data")
 
 
 def _keras(_: Case, archive: Path, box: Path) -> None:
@@ -175,6 +183,7 @@ def _trusting(case: Case, archive: Path, box: Path) -> None:
 
 SUBJECTS: dict[str, Callable[[Case, Path, Path], None]] = {
     "kflow": _kflow,
+    "untar": _untar,
     "keras": _keras,
     "pooch": _pooch,
     "trusting": _trusting,

@@ -13,6 +13,14 @@ def test_kflow_does_what_the_list_expects(case: Case, tmp_path: Path) -> None:
     assert outcome(case, "kflow", tmp_path) == RIGHT
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name.startswith("tar") and not case.limits], ids=lambda case: case.name
+)
+def test_untar_does_the_same(case: Case, tmp_path: Path) -> None:
+    """The other way to unpack a tar trusts it no more, whatever names it holds."""
+    assert outcome(case, "untar", tmp_path) == RIGHT
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.bites], ids=lambda case: case.name)
 def test_archive_bites_who_trusts_it(case: Case, tmp_path: Path) -> None:
     """The archives are as hostile as they claim, and what they do is seen."""

@@ -7,14 +7,15 @@ top-level entry of it, is renamed into place. What a killed process leaves is sw
 
 import contextlib
 import errno
+import filecmp
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kflow.core.archives.marks import Extraction, forget, identity, recall, remember
-from kflow.core.archives.members import ArchiveError, Intake, Limits, Tree, refuse
+from kflow.core.archives.marks import Extraction, claimed, identity, recall, remember, take_back
+from kflow.core.archives.members import ArchiveError, Intake, Limits, OccupiedError, Tree, refuse
 from kflow.core.archives.staging import locked, opened, short_name, staged, sync, sync_each
 from kflow.core.archives.tars import is_tar, unpack_tar
 from kflow.core.archives.zips import is_zip, unpack_zip
@@ -113,7 +114,8 @@ def merge_archive(
     folder: str | os.PathLike[str],
     archive_format: str | Sequence[str] | None = "auto",
     *,
-    expect: str | None = None,
+    last: str | None = None,
+    replace: bool = True,
     max_bytes: int = MAX_BYTES,
     max_members: int = MAX_MEMBERS,
     max_ratio: int = MAX_RATIO,
@@ -134,9 +136,12 @@ def merge_archive(
         As for `extract_archive`.
     folder : path
         The folder to add to; it must exist.
-    expect : str, optional
-        A top-level entry that the archive must hold. It is placed last, so that it exists only when all
+    last : str, optional
+        A top-level entry that is placed after all others, if the archive holds it, so that it exists only when all
         of the archive does.
+    replace : bool, default True
+        Whether files that are there give way. With False only those do that came out of this archive, or out of an
+        earlier one of its name, and those that hold the same bytes.
 
     Returns
     -------
@@ -146,9 +151,9 @@ def merge_archive(
     Raises
     ------
     ArchiveError
-        As `extract_archive`; also when `expect` is missing, or when a member would replace a link, the
-        archive itself, a folder by a file, a file by a folder, or a hidden file of the cache. Nothing has been
-        placed then.
+        As `extract_archive`; also when a member would replace a link, the archive itself, a folder by a file, a file
+        by a folder, a hidden file of the cache or, without `replace`, a file that is not the archive's. Nothing
+        has been placed then.
     OSError
         As `extract_archive`.
 
@@ -167,15 +172,19 @@ def merge_archive(
     if not formats:
         return None
     source, base, limits = Path(path), Path(folder), Limits(max_bytes, max_members, max_ratio)
-    if expect is None and (done := _recalled(source, base, formats, limits)):
+    if done := _recalled(source, base, formats, limits):
         return done
     which = identity(source)
     with _unpacked(source, base, source.name, formats, limits) as new, locked(base):
-        tops = sorted(entry.name for entry in new.tree.iterdir())
-        _check_tops(tops, expect)
-        tops.sort(key=lambda name: name == expect)
-        moves = [move for name in tops for move in _moves(new.tree / name, base / name, source)]
-        forget(source, base)
+        ours = claimed(source, base)
+
+        def may_replace(staged: Path, place: Path) -> bool:
+            return replace or str(place.relative_to(base)) in ours or _is_same(staged, place)
+
+        tops = sorted((entry.name for entry in new.tree.iterdir()), key=lambda name: (name == last, name))
+        _refuse_reserved(tops)
+        moves = [move for name in tops for move in _moves(new.tree / name, base / name, source, may_replace)]
+        take_back(source, base, new.stage)
         for entry, place in moves:
             entry.replace(place)
         sync_each(sorted({place.parent for _, place in moves}))
@@ -206,28 +215,44 @@ def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Lim
     return done if done.members <= limits.max_members and done.size <= limits.max_bytes else None
 
 
-def _check_tops(tops: list[str], expect: str | None) -> None:
-    """Refuse top-level entries that lack the expected one, or that would pose as the cache's own files."""
+def _refuse_reserved(tops: list[str]) -> None:
+    """Refuse top-level entries that would pose as the cache's own files."""
     for name in tops:
         if name.startswith(".") and name.endswith(_RESERVED):
             refuse(f"member {name!r} has the name of a file by which a cache keeps its state")
-    if expect is not None and expect not in tops:
-        shown = ", ".join(map(repr, tops[:5])) + (", ..." if len(tops) > 5 else "")
-        refuse(f"it holds {shown} but no {expect!r}; ask for one of these names, or unpack it as it is")
 
 
-def _moves(staged: Path, place: Path, archive: Path) -> Iterator[tuple[Path, Path]]:
+def _moves(
+    staged: Path, place: Path, archive: Path, may_replace: Callable[[Path, Path], bool]
+) -> Iterator[tuple[Path, Path]]:
     """Give the renames that put one staged entry in place, without making any."""
     if not os.path.lexists(place):
         yield staged, place
         return
-    if place.is_symlink() or place.samefile(archive) or staged.is_dir() != place.is_dir():
-        refuse(f"it would replace {place}, which is a link, the archive or of another kind; move that away")
-    if not staged.is_dir():
-        yield staged, place
+    if place.is_symlink() or staged.is_dir() != place.is_dir():
+        msg = f"it would replace {place}, which is a link or of another kind; move that away"
+        raise OccupiedError(msg)
+    if staged.is_dir():
+        for entry in sorted(staged.iterdir()):
+            yield from _moves(entry, place / entry.name, archive, may_replace)
         return
-    for entry in sorted(staged.iterdir()):
-        yield from _moves(entry, place / entry.name, archive)
+    if place.samefile(archive):
+        refuse(f"it would replace itself, as it holds a member of its own name, {place.name!r}")
+    if not may_replace(staged, place):
+        msg = (
+            f"it would replace {place}, which is another file and did not come from it; move that away, or unpack "
+            "into another folder"
+        )
+        raise OccupiedError(msg)
+    yield staged, place
+
+
+def _is_same(staged: Path, place: Path) -> bool:
+    """Say whether a file that is there holds what would be put there."""
+    try:
+        return filecmp.cmp(staged, place, shallow=False)
+    except OSError:  # it cannot be read
+        return False
 
 
 def _formats(archive_format: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -271,7 +296,7 @@ def _unpacked(path: Path, parent: Path, name: str, formats: tuple[str, ...], lim
             yield _New(stage, tree, found, intake)
     except ArchiveError as error:
         msg = f"cannot extract {path}: {error}. Nothing was extracted."
-        raise ArchiveError(msg) from error.__cause__
+        raise type(error)(msg) from error.__cause__
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(parent)  # a full disk does not say which

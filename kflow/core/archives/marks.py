@@ -1,7 +1,8 @@
 """Marks of finished extractions, by which the next call knows that there is nothing left to do.
 
 A mark is a hidden file beside what was unpacked. It describes the archive and every file that came out of
-it, and holds only while all of them are as they were left. It is written last and removed first.
+it, and holds only while all of them are as they were left. It is written last and taken back first; what is left of
+it then still tells which files came out of that archive.
 """
 
 import contextlib
@@ -11,10 +12,12 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kflow.core.archives.staging import short_name
 
 _VERSION = 1
+_NO_MARK = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,26 @@ def identity(archive: Path) -> list[int]:
 
 def recall(archive: Path, folder: Path) -> Extraction | None:
     """Return the finished extraction of an archive into a folder, if nothing has changed since."""
+    mark = _read(archive, folder)
     try:
-        mark = json.loads(_mark(archive, folder).read_bytes())
-        if mark["version"] != _VERSION or mark["archive"] != identity(archive):
-            return None
-        entries = mark["entries"]
-        if _seen(folder, entries) != entries:
+        if mark["archive"] != identity(archive) or _seen(folder, mark["entries"]) != mark["entries"]:
             return None
         return Extraction(folder, mark["format"], mark["members"], mark["size"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # none, or not one of ours
+    except _NO_MARK:
+        return None
+
+
+def claimed(archive: Path, folder: Path) -> frozenset[str]:
+    """Return the paths that came out of an archive, or of an earlier one of its name, whatever became of them."""
+    try:
+        return frozenset(_read(archive, folder)["entries"])
+    except _NO_MARK:
+        return frozenset()
 
 
 def remember(archive: Path, which: list[int], done: Extraction, paths: Iterable[str], stage: Path) -> None:
     """Mark an extraction as finished, by way of a stage; without a mark the next call unpacks again."""
     mark = {
-        "version": _VERSION,
         "archive": which,
         "format": done.archive_format,
         "members": done.members,
@@ -58,13 +65,34 @@ def remember(archive: Path, which: list[int], done: Extraction, paths: Iterable[
         "entries": _seen(done.destination, paths),
     }
     with contextlib.suppress(OSError):
-        (stage / "mark").write_text(json.dumps(mark, ensure_ascii=False), encoding="utf-8")
-        (stage / "mark").replace(_mark(archive, done.destination))
+        _write(mark, archive, done.destination, stage)
 
 
-def forget(archive: Path, folder: Path) -> None:
-    """Remove a mark before anything that it describes is changed."""
+def take_back(archive: Path, folder: Path, stage: Path) -> None:
+    """Let a mark say no longer that all is done, before anything that it describes is changed."""
+    mark = _read(archive, folder)
+    try:
+        if mark:
+            _write({**mark, "archive": None}, archive, folder, stage)
+            return
+    except OSError:
+        pass
     _mark(archive, folder).unlink(missing_ok=True)
+
+
+def _read(archive: Path, folder: Path) -> dict[str, Any]:
+    """Return what a mark holds, nothing if there is none or it is not one of ours."""
+    try:
+        mark = json.loads(_mark(archive, folder).read_bytes())
+        return dict(mark) if mark["version"] == _VERSION else {}
+    except _NO_MARK:
+        return {}
+
+
+def _write(mark: dict[str, Any], archive: Path, folder: Path, stage: Path) -> None:
+    new = stage / "mark"
+    new.write_text(json.dumps({**mark, "version": _VERSION}, ensure_ascii=False), encoding="utf-8")
+    new.replace(_mark(archive, folder))
 
 
 def _mark(archive: Path, folder: Path) -> Path:

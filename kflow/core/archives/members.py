@@ -27,6 +27,10 @@ class ArchiveError(ValueError):
     """An archive that is damaged, hostile or of no known format."""
 
 
+class OccupiedError(ArchiveError):
+    """A sound archive, one of whose places is taken by what did not come from it."""
+
+
 def refuse(why: str) -> NoReturn:
     """Refuse the archive; where it lies is told by who opened it."""
     raise ArchiveError(why)

@@ -198,8 +198,18 @@ def _length(values: Any, axes: tuple[int, ...], power: float) -> Any:
     sizes = tf.abs(values)
     if math.isinf(power):
         return _or_one((tf.reduce_max if power > 0 else tf.reduce_min)(sizes, axes, keepdims=True))
-    total = tf.reduce_sum(sizes if power == 1 else sizes**power, axes, keepdims=True)
+    powers = sizes if power == 1 else _powers(sizes, power)
+    total = tf.reduce_sum(powers, axes, keepdims=True)
     return _or_one(_or_one(total) ** (1 / power))
+
+
+def _powers(sizes: Any, power: float) -> Any:
+    """Return powers whose gradient at 0 is 0: below 1 it has opposite infinite ones at either side, and no other."""
+    import tensorflow as tf
+
+    is_zero = tf.equal(sizes, 0)
+    at_zero = tf.constant(0 if power > 0 else math.inf, sizes.dtype)
+    return tf.where(is_zero, at_zero, tf.where(is_zero, tf.ones_like(sizes), sizes) ** power)
 
 
 def _or_one(lengths: Any) -> Any:

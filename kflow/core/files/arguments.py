@@ -25,8 +25,8 @@ __all__ = [
 AnyPath = str | os.PathLike[str]
 
 
-def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> Path:
-    """Return where a file belongs in the cache.
+def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> str:
+    """Return where a file belongs in the cache, joined as Keras 2.1 does: ``./a`` where others would say ``a``.
 
     Raises
     ------
@@ -39,9 +39,12 @@ def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> Pa
         if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
             msg = f"{name} must be a text or a path, not {given!r}"
             raise TypeError(msg)
+        if "\0" in os.fspath(given):
+            msg = f"{name} must hold no NUL character, as {given!r} does"
+            raise ValueError(msg)
     name = os.fspath(fname)
     path = Path(name)
-    if not path.name or ".." in path.parts or "\0" in name or name.endswith("/"):
+    if not path.name or ".." in path.parts or name.endswith("/"):
         msg = f"fname must name a file, without '..', not {name!r}"
         raise ValueError(msg)
     base = cache_dir or os.environ.get("KERAS_HOME") or "~/.keras"
@@ -51,7 +54,7 @@ def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> Pa
         msg = "there is no home folder for the cache; pass cache_dir= or set KERAS_HOME"
         raise FileNotFoundError(errno.ENOENT, msg) from None
     _refuse_links(folder, path)
-    return folder / path
+    return os.path.join(folder, name)  # noqa: PTH118  whose folder can be named, also that of ./a
 
 
 def _refuse_links(folder: Path, path: Path) -> None:
@@ -76,7 +79,7 @@ def origins_of(origin: AnyPath, mirrors: Sequence[AnyPath]) -> tuple[Origin, ...
         raise TypeError(msg)
     every = (origin, *mirrors)
     for each in every:
-        if not isinstance(each, str | os.PathLike) or not os.fspath(each):
+        if not isinstance(each, str | os.PathLike) or not os.fspath(each) or not isinstance(os.fspath(each), str):
             msg = f"an origin must be a URL or a path, not {each!r}"
             raise (ValueError if each == "" else TypeError)(msg)
     return tuple(Origin(os.fspath(each), local_path(each)) for each in every)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive
+from kflow.core.archives.members import OccupiedError
 from kflow.core.files.arguments import (
     cache_path,
     is_offline,
@@ -68,7 +69,9 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     origin : str or path
         An http, https or file URL, or a plain path (``./a:b`` where the name holds a colon), which is copied.
     untar : bool, default False
-        Download to ``fname + '.tar.gz'`` and unpack that beside it, unless `fname` exists.
+        Download to ``fname + '.tar.gz'`` and unpack that into the folder that holds it, unless `fname` exists; not
+        again while neither it nor what came out of it has changed. Files that are there and that it did not bring
+        are not replaced.
     md5_hash : str, optional
         An MD5 digest; used when `file_hash` is not given.
     file_hash : str, optional
@@ -118,7 +121,8 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     Returns
     -------
     str
-        The path of the file; with `untar`, the path that was unpacked (without ``.tar.gz``).
+        The path of the file. With `untar` that of `fname`, without ``.tar.gz``: it need not exist, as the archive
+        may hold other names.
 
     Raises
     ------
@@ -127,7 +131,8 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     DownloadError
         When the file cannot be fetched.
     ArchiveError
-        When it cannot be unpacked. An archive that came in this call and has no digest is then removed.
+        When it cannot be unpacked. An archive that came in this call and has no digest is then removed, unless it is
+        sound and only the place of a member is taken.
     TypeError, ValueError
         When an argument cannot be right.
     OSError
@@ -149,11 +154,11 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     >>> Path(path).relative_to(folder).as_posix(), Path(path).read_text()
     ('datasets/b.txt', 'hello')
     """
-    place = cache_path(fname, cache_dir, cache_subdir)
+    path = cache_path(fname, cache_dir, cache_subdir)
     require_kinds(progress, on_retry, offline)
     job = Job(
         origins=origins_of(origin, mirrors),
-        target=place.with_name(place.name + ".tar.gz") if untar else place,
+        target=Path(path + ".tar.gz" if untar else path),
         digest=wanted_digest(file_hash, md5_hash, hash_algorithm),
         patience=patience_of(timeout, min_speed),
         max_size=whole_number("max_size", max_size, 1),
@@ -162,8 +167,12 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         is_offline=is_offline(offline),
         on_retry=on_retry,
     )
-    unpacks = not os.path.lexists(place) if untar else extract and not is_merged(place, place.parent, archive_format)
-    if unpacks or force_download or not _is_cached(job, verify=verify):  # a hit needs no lock
+    formats = "tar" if untar else archive_format if extract else None
+
+    def is_unpacked() -> bool:
+        return (untar and os.path.lexists(path)) or is_merged(job.target, job.target.parent, formats)
+
+    if not is_unpacked() or force_download or not _is_cached(job, verify=verify):  # a hit needs no lock
         with _locked(job.target):
             is_right = _is_cached(job, verify=verify)
             is_new = force_download or not is_right
@@ -171,11 +180,9 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
                 _remove_wrong(job)
             if is_new:
                 _fetch(job, progress)
-            if untar and not os.path.lexists(place):
-                _unpack(job, "tar", place.name, is_new=is_new)
-            elif extract and not untar:
-                _unpack(job, archive_format, None, is_new=is_new)
-    return str(place if untar else job.target)
+            if not is_unpacked():
+                _unpack(job, formats, Path(path).name if untar else None, is_new=is_new)
+    return path
 
 
 # --- the cache --------------------------------------------------------------------------------------------
@@ -248,10 +255,12 @@ def _fetch(job: Job, progress: Progress | bool | None) -> None:
         note_digest(job.target, job.digest, status)
 
 
-def _unpack(job: Job, archive_format: str | Sequence[str] | None, expect: str | None, *, is_new: bool) -> None:
+def _unpack(job: Job, archive_format: str | Sequence[str] | None, untarred: str | None, *, is_new: bool) -> None:
     """Unpack the file beside itself; forget a new one that nothing vouches for when it is damaged."""
     try:
-        merge_archive(job.target, job.target.parent, archive_format, expect=expect)
+        merge_archive(job.target, job.target.parent, archive_format, last=untarred, replace=untarred is None)
+    except OccupiedError:
+        raise
     except ArchiveError:
         if is_new and job.digest is None:
             job.target.unlink()

@@ -110,16 +110,22 @@ def receive(origin: Origin, patience: Patience, started: Started | None, *, is_v
 @contextlib.contextmanager
 def _open_local(origin: Origin, path: Path) -> Iterator[Answer]:
     try:
-        # Opened without waiting: nobody may ever write to a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115  closed below
+    except IsADirectoryError:
+        raise origin.refused("it is a folder; name a file") from None
     except OSError as error:
         raise OriginError(error, is_final=True) from None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise origin.refused("it is not a regular file")
         view = memoryview(bytearray(_BLOCK))
         yield Answer(0, status.st_size, (view[:count] for count in iter(lambda: file.readinto(view), 0)))
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Open a file, also a pipe that nobody may ever write to."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 # --- asking -----------------------------------------------------------------------------------------------

@@ -59,6 +59,9 @@ def local_path(origin: str | os.PathLike[str]) -> Path | None:
         if isinstance(origin, str) and (scheme := scheme_of("".join(origin.split()))) and "://" in origin:
             msg = f"a URL cannot have blanks before or in its {scheme}:; remove them (or give a path as pathlib.Path)"
             raise ValueError(msg)
+        if "\0" in os.fspath(origin):
+            msg = f"a path cannot hold a NUL character, as {os.fspath(origin)!r} does"
+            raise ValueError(msg)
         return Path(origin)
     if scheme in ("http", "https"):
         check_url(origin)

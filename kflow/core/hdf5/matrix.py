@@ -215,7 +215,8 @@ class HDF5Matrix(RowsArray):
         first, stop, step = wanted.indices(len(self))
         if step == 1:
             return self._normalized(rows.span(self.start + first, self.start + max(first, stop)))
-        return self._normalized(rows.take(self.start + np.arange(first, stop, step)))
+        beyond = len(self) + 1  # a longer step reaches no further row, and may be one that no array can hold
+        return self._normalized(rows.take(self.start + np.arange(first, stop, max(-beyond, min(step, beyond)))))
 
     def _normalized(self, block: NDArray[Any]) -> NDArray[Any]:
         """Return the block as the normalizer leaves it."""

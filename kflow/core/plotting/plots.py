@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kflow.core.plotting.diagrams import write_dot, write_mermaid, write_text
 from kflow.core.plotting.drawings import Look, describe
-from kflow.core.plotting.rendering import extension, find_renderers, publish, render
+from kflow.core.plotting.rendering import checked_target, extension, find_renderers, publish, render
 
 if TYPE_CHECKING:
     import os
@@ -86,13 +85,14 @@ def plot_model(
     Raises
     ------
     TypeError
-        `model` is not a Keras model.
+        `model` is not a Keras model, or `to_file` not a path.
     ValueError
-        The model is not built, or a format, direction, range or resolution is not known.
+        The model is not built, `to_file` names no file, or a format, direction, range or resolution is not known.
     ImportError
         pydot is missing.
     OSError
-        No renderer can write the format, the renderer failed, or the folder does not exist.
+        No renderer can write the format, the renderer failed, `to_file` is a folder or lies in one that does not
+        exist, or it cannot be written.
 
     Notes
     -----
@@ -105,7 +105,7 @@ def plot_model(
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="scores")])
     >>> plot_model(model, "model.svg", show_shapes=True)
     """
-    path = Path(to_file)
+    path = checked_target(to_file)
     form = extension(path)
     renderers = find_renderers(form)  # before anything is drawn
     shown: Shown = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -10,12 +11,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["TEXT_FORMATS", "drawable_formats", "extension", "find_renderers", "publish", "render"]
+__all__ = ["TEXT_FORMATS", "checked_target", "drawable_formats", "extension", "find_renderers", "publish", "render"]
 
 TEXT_FORMATS = ("dot", "gv", "mmd", "txt")
 _RENDER_SECONDS = 300
@@ -30,6 +31,32 @@ _RENDERERS = {
 
 # What the fonts in graphviz-pure have signs for: the scripts of Europe and the Near East, and punctuation.
 _WITHOUT_SIGN = re.compile(r"[^\u0000-\u06ff\u1d00-\u213f]")
+
+
+def checked_target(to_file: Any) -> Path:
+    """Return the path to write to, known to be one before anything is drawn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no path, or names no file.
+    OSError
+        It is a folder, or lies in one that does not exist.
+    """
+    if not isinstance(to_file, str | os.PathLike) or not isinstance(os.fspath(to_file), str):
+        msg = f"to_file must be the path of the file to write, such as 'model.png', not {to_file!r}"
+        raise TypeError(msg)
+    name = os.fspath(to_file)
+    path = Path(name)
+    if path.is_dir() and name:
+        raise IsADirectoryError(errno.EISDIR, "to_file is a folder; name a file in it, such as 'model.png'", name)
+    if not path.name or name.endswith("/") or "\0" in name:
+        msg = f"to_file must name a file, such as 'model.png', not {name!r}"
+        raise ValueError(msg)
+    if not path.parent.is_dir():
+        msg = f"the folder {str(path.parent)!r} of to_file does not exist; create it first"
+        raise FileNotFoundError(msg)
+    return path
 
 
 def extension(path: PurePath) -> str:
@@ -112,17 +139,15 @@ def _legible(program: Path, form: str, source: str) -> str:
 
 def publish(path: Path, content: bytes) -> None:
     """Publish a whole file or nothing."""
-    if not path.parent.is_dir():
-        msg = f"the folder {str(path.parent)!r} of to_file does not exist; create it first"
-        raise FileNotFoundError(msg)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}")  # not longer than a name may be
     try:
         with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except OSError as error:
+        raise OSError(error.errno, f"to_file cannot be written ({error.strerror})", str(path)) from None
+    finally:
+        with suppress(OSError):  # it has its place, or there was never one
             temporary.unlink()
-        raise

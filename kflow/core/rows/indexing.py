@@ -47,7 +47,12 @@ def rows_of_index(key: Any, shape: tuple[int, ...]) -> tuple[slice | NDArray[np.
         return slice(None), tuple(parts)
     before, after = parts[:at], parts[at + 1 :]
     alone = all(part is None or part is ... or isinstance(part, slice) for part in before + after)
-    rows, local = _localized(parts[at], shape, alone)
+    try:
+        rows, local = _localized(parts[at], shape, alone)
+    except IndexError:
+        if not _picks_nothing(parts, shape):
+            raise
+        rows, local = slice(0, 0), [np.zeros_like(parts[at])]
     return rows, (*before, *local, *after)
 
 
@@ -96,7 +101,7 @@ def _localized(part: Any, shape: tuple[int, ...], alone: bool) -> tuple[slice | 
         return _positions(np.array([part]), shape), [0]
     others: list[Any] = []
     if part.dtype == bool:
-        if part.shape != shape[: part.ndim]:
+        if any(side not in {0, axis} for side, axis in zip(part.shape, shape, strict=False)):  # NumPy passes empty ones
             msg = f"a mask of shape {part.shape} does not fit shape {shape}"
             raise IndexError(msg)
         part, *others = part.nonzero()
@@ -105,6 +110,14 @@ def _localized(part: Any, shape: tuple[int, ...], alone: bool) -> tuple[slice | 
         return rows, [slice(None)]
     needed, position = np.unique(rows, return_inverse=True)
     return needed, [position.reshape(rows.shape), *others]
+
+
+def _picks_nothing(parts: list[Any], shape: tuple[int, ...]) -> bool:
+    """Return whether NumPy takes an index with a wrong row: it does not look at rows that meet an empty array."""
+    try:
+        return bool(np.broadcast_to(np.False_, shape)[tuple(parts)].size == 0)
+    except (IndexError, OverflowError):
+        return False
 
 
 def _positions(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.intp]:

@@ -89,7 +89,7 @@ def batches(
     Raises
     ------
     ValueError
-        If there are no rows, or the arrays have different numbers of them.
+        If there are no rows, the arrays have different numbers of them, or ``shuffle`` is something else.
 
     Examples
     --------
@@ -128,6 +128,10 @@ class Stream:
             raise ValueError(msg)
         if not hasattr(batch_size, "__index__") or batch_size < 1:
             msg = f"batch_size must be a number of rows, at least 1, not {batch_size!r}"
+            raise ValueError(msg)
+        is_text = isinstance(shuffle, str)
+        if shuffle != "batch" if is_text else not isinstance(shuffle, bool | int | np.bool_ | None):
+            msg = f"shuffle must be True, False or 'batch', not {shuffle!r}"
             raise ValueError(msg)
         self._batch_size, self._shuffle = batch_size, shuffle
         self._seed = random.getrandbits(64) if seed is None and shuffle else seed
