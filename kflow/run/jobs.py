@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kflow.plan.planner import Action
+from kflow.run.originals import find_originals
 from kflow.run.sharing import expect
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Job
@@ -15,14 +16,16 @@ from kflow.store.remote import Expected
 def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
     """Return a step that is to be run, with all that its thread needs to know."""
     assert action.fingerprint is not None, "every input is known here"
-    inputs = {link.step: run.entries[link.step] for link in run.bound.links[action.step]}
+    step, links = run.bound.workflow.steps[action.step], run.bound.links[action.step]
+    inputs = {link.step: run.entries[link.step] for link in links}
     return Job(
         action.step,
-        run.bound.workflow.steps[action.step].spec,
+        step.spec,
         action.fingerprint,
         _task(run, action, len(gpus)),
         gpus,
         inputs,
+        tuple(find_originals(step, links, inputs, run.workspace)),
         action.is_forced,
         _expected(run, action, inputs),
         is_selected(run, action.step),
