@@ -52,7 +52,7 @@ def components(
     gpus : int
         The number of GPUs; left out where none is used.
     threads : int
-        The threads of TensorFlow; left out where it is not used.
+        The threads that it computes with; left out where their number cannot change the result.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """What the thread of a step, its worker and the remote are told of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kflow.plan.planner import Action
@@ -9,7 +9,7 @@ from kflow.run.sharing import expect
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Job
 from kflow.spec.base import input_paths, modules
-from kflow.store.entry import Entry
+from kflow.store.entry import Entry, Output
 from kflow.store.remote import Expected
 
 
@@ -26,6 +26,8 @@ def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
         gpus,
         inputs,
         tuple(find_originals(step, links, inputs, run.workspace)),
+        step.threads or step.spec.resources.cpus,
+        frozenset(_modules(run, action)),
         action.is_forced,
         _expected(run, action, inputs),
         is_selected(run, action.step),
@@ -59,6 +61,22 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
             "folder": str(entry.folder / link.output),
         }
     return found
+
+
+def _modules(run: Run, action: Action) -> Iterator[str]:
+    """Yield the digests of the user modules that a step may execute: its own, and those of its custom objects."""
+    yield from (action.components or {}).get("code", {}).values()
+    for files, _ in _custom_objects(run, action.step):
+        yield from files
+
+
+def _custom_objects(run: Run, name: str) -> Iterator[tuple[list[str], Output]]:
+    """Yield the custom objects that a step takes, each with the digests of its files."""
+    for link in run.bound.links[name]:
+        manifest = run.entries[link.step].manifest
+        output = manifest.outputs[link.output]
+        if output.type == "objects":
+            yield [each.sha256 for file, each in manifest.files.items() if file.startswith(f"{link.output}/")], output
 
 
 def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:

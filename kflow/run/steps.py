@@ -62,6 +62,10 @@ class Job:
     """The entry of each step that it takes an output of."""
     originals: tuple[Original, ...] = ()
     """The files outside the store that it rests on."""
+    threads: int | None = None
+    """The number of threads that it computes with; None where that does not matter."""
+    modules: frozenset[str] = frozenset()
+    """The digests of the user modules that it may execute."""
     is_forced: bool = False
     expected: Expected | None = None
     """What the remote is asked for; None where it is not asked."""
@@ -246,9 +250,8 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     task = {**task, "fields": job.spec.model_dump(mode="json")}
-    threads = job.spec.cpus_wanted() if job.spec.resources.cpus or "tensorflow" in job.spec.libraries else None
     try:
-        with crew.workers.worker(job.gpus, threads) as worker:
+        with crew.workers.worker(job.gpus, job.threads, job.modules) as worker:
             return worker.run(task, report, job.spec.timeout)
     except RunError as error:
         if crew.over.is_set():

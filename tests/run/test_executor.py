@@ -651,6 +651,32 @@ steps:
     assert folder.statuses() == {"digits": "reused", "slow": "reused", "x": "run"}
 
 
+TURNS = """
+kflow: 1
+name: turns
+steps:
+  one: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, normalizer: strict.py:change, resources: {cpus: 1}}
+  two: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, normalizer: divide.py:change, needs: [one]}
+"""
+STRICT = "import numpy as np\n\nnp.seterr(all='raise')\n\ndef change(block):\n    return block\n"
+DIVIDE = (
+    "import os\n\ndef change(block):\n    print(os.environ['OMP_NUM_THREADS'], 'threads')\n    return block / 0.0\n"
+)
+
+
+def test_code_of_one_step_changes_nothing_in_another(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Neither what its module sets up in NumPy, nor the number of threads that it asked for; and that number counts."""
+    folder = make_folder(TURNS, {"strict.py": STRICT, "divide.py": DIVIDE})
+    run = folder.kflow("run", "w.yaml", "--jobs", "1")
+    (log,) = (tmp_path / "store" / "runs").rglob("two.log")
+    folder.write("w.yaml", TURNS.replace("cpus: 1", "cpus: 2"))
+    plan = folder.kflow("plan", "w.yaml")
+
+    assert run.returncode == 0, run.stdout
+    assert "4 threads" in log.read_text()
+    assert "threads: 1 -> 2" in plan.stdout
+
+
 TWINS = """
 kflow: 1
 name: twins
