@@ -47,6 +47,7 @@ def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
         "artifacts": _inputs(run, name),
         "sources": {module: run.workspace.sources(module) for module in modules(step.texts)},
         "code": (action.components or {}).get("code", {}),
+        "libraries": _libraries(run, action),
     }
 
 
@@ -60,6 +61,14 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
             "description": output.description,
             "folder": str(entry.folder / link.output),
         }
+    return found
+
+
+def _libraries(run: Run, action: Action) -> dict[str, str]:
+    """Return the versions of the libraries of the code that a step may execute: its own, and its custom objects'."""
+    found = dict((action.components or {}).get("libraries", {}))
+    for _, output in _custom_objects(run, action.step):
+        found |= output.description.get("libraries", {})
     return found
 
 
