@@ -194,18 +194,21 @@ class Workspace:
         queue = [start]
         while queue:
             path = queue.pop()
-            for imported in local_imports(self._parse(path), path.parent, start.parent):
+            for imported in local_imports(self._parse(path), path.parent, start.parent, self._parse):
                 self._note(imported)
                 if imported not in found and imported.is_file():
                     found[imported] = None
-                    queue.append(imported)
+                    if imported.suffix == ".py":  # what is compiled counts, but tells nothing
+                        queue.append(imported)
         return tuple(os.path.relpath(path, self.root) for path in found)
 
     def imported_versions(self, module: str) -> Mapping[str, str]:
         """Return the versions of the libraries that a user module and the local modules that it imports import."""
         if module not in self._imported:
-            trees = [self._parse(self.resolve(source)) for source in self.sources(module)]
-            self._imported[module] = library_versions(find_libraries(trees, self.resolve(module).parent))
+            start = self.resolve(module)
+            sources = map(self.resolve, self.sources(module))
+            trees = [self._parse(source) for source in sources if source.suffix == ".py" or source == start]
+            self._imported[module] = library_versions(find_libraries(trees, start.parent), self._note)
         return self._imported[module]
 
     def _parse(self, path: Path) -> ast.Module:

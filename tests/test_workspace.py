@@ -3,10 +3,13 @@
 import hashlib
 import os
 import shutil
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 import pytest
 
+from kflow.imports import changed_sources
 from kflow.workspace import Workspace
 
 DIGITS = Path(__file__).parents[1] / "workflows" / "data" / "digits.h5"
@@ -176,6 +179,37 @@ class TestSources:
 
         assert {name for name in after if after[name] != before[name]} == {"c.py"}
 
+    @pytest.mark.parametrize(
+        ("package", "expected"),
+        [
+            ("", set()),
+            ("__all__ = ['one', 'value']\nvalue = 'two'\n", {"one.py"}),
+            ("__all__ = ['one']\n__all__ += ['two']\n", {"one.py", "two.py"}),
+            ("from . import one\n__all__ = one.__all__\n", {"one.py", "two.py"}),
+        ],
+    )
+    def test_a_star_imports_what_the_package_lists(self, workspace, package, expected):
+        """Python imports a module that is in ``__all__``; where that is worked out, any may be."""
+        (workspace.root / "pkg").mkdir()
+        (workspace.root / "a.py").write_text("from pkg import *\n")
+        for name, text in {"__init__": package, "one": "__all__ = []\n", "two": ""}.items():
+            (workspace.root / "pkg" / f"{name}.py").write_text(text)
+
+        sources = workspace.sources("a.py")
+
+        assert set(sources) == {"a.py", "pkg/__init__.py"} | {f"pkg/{name}" for name in expected}
+
+    @pytest.mark.parametrize("ending", EXTENSION_SUFFIXES)
+    def test_compiled_modules_count_by_their_bytes(self, workspace, ending):
+        """Under each name that Python would import; they are not read as Python."""
+        (workspace.root / "a.py").write_text("import fast\nfrom pkg import faster\n")
+        (workspace.root / "pkg").mkdir()
+        for name in ("fast", "pkg/faster"):
+            (workspace.root / f"{name}{ending}").write_bytes(b"\x7fELF\0")
+
+        assert set(workspace.code_digests("a.py")) == {"a.py", f"fast{ending}", f"pkg/faster{ending}"}
+        assert workspace.imported_versions("a.py") == {}
+
     def test_versions_of_what_modules_import(self, workspace):
         """By the names of the packages; not those of the standard library and of local modules and folders."""
         import numpy as np
@@ -189,6 +223,86 @@ class TestSources:
         found = workspace.imported_versions("a.py")
 
         assert found == {"numpy": np.__version__, "PyYAML": yaml.__version__, "no_such_module": "none"}
+
+
+class TestLibrariesInSource:
+    """A library that nobody installed counts by its sources."""
+
+    @pytest.fixture
+    def source(self, tmp_path, monkeypatch):
+        """Give a folder of Python's path with two libraries, of which one needs the other."""
+        source = tmp_path / "src"
+        (source / "lib" / "deep").mkdir(parents=True)
+        (source / "lib" / "deep" / "core.py").write_text("import numpy, other\n")
+        (source / "lib" / "old.py").write_text("print 'for another Python'\n")
+        (source / "lib" / "data.txt").write_text("data")
+        (source / "other.py").write_text("K = 1\n")
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(source), *sys.path[1:]])
+        return source
+
+    def versions(self, workspace):
+        """Return the versions as a new command finds them."""
+        (workspace.root / "flows").mkdir(exist_ok=True)
+        (workspace.root / "flows" / "a.py").write_text("from lib.deep.core import K\n")
+        return Workspace(workspace.root).imported_versions("flows/a.py")
+
+    @pytest.mark.parametrize("changed", ["lib/deep/core.py", "lib/old.py", "lib/new.py", "other.py"])
+    def test_a_change_anywhere_in_it_counts(self, workspace, source, changed):
+        """In any of its modules, in a new one, and in another such library that it imports."""
+        before = self.versions(workspace)
+        (source / changed).write_text("K = 2\n")
+        after = self.versions(workspace)
+
+        assert set(before) == {"sources of lib", "sources of other", "numpy"}
+        assert changed_sources(before) == ["other" if changed == "other.py" else "lib"]
+        assert changed_sources(after) == []
+
+    def test_data_and_bytecode_do_not_count(self, workspace, source):
+        """They are no sources."""
+        before = self.versions(workspace)
+        (source / "lib" / "data.txt").write_text("other data")
+        (source / "lib" / "__pycache__").mkdir()
+        (source / "lib" / "__pycache__" / "old.py").write_text("")
+
+        assert self.versions(workspace) == before
+
+    def test_what_was_installed_there_counts_by_its_version(self, workspace, source):
+        """As by ``pip install --target``."""
+        (source / "lib-1.5.dist-info").mkdir()
+        (source / "lib-1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lib\nVersion: 1.5\n")
+
+        assert self.versions(workspace) == {"lib": "1.5"}
+
+    def test_an_editable_install_counts_by_its_sources(self, workspace, source, monkeypatch):
+        """Where a finder of its own knows its place."""
+        elsewhere = source.rename(source.with_name("elsewhere"))
+
+        class Finder:
+            """Finds the library as setuptools' finder does."""
+
+            __module__ = "__editable___lib_finder"
+
+            def find_spec(self, name, path):
+                """Return where it lies."""
+                del path
+                spec = ModuleSpec(name, None, is_package=True)
+                spec.submodule_search_locations.append(str(elsewhere / "lib"))
+                return spec if name == "lib" else None
+
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+        before = self.versions(workspace)
+        (elsewhere / "lib" / "deep" / "core.py").write_text("K = 2\n")
+
+        assert changed_sources(before) == ["lib"]
+
+    def test_every_path_is_noted(self, workspace, source):
+        """So that a command with nothing to do sees a change, or a file that comes."""
+        (workspace.root / "a.py").write_text("import lib\n")
+        workspace.imported_versions("a.py")
+
+        assert {str(source / "lib" / "deep"), str(source / "lib" / "old.py"), str(source / "lib.py")} <= set(
+            workspace.seen
+        )
 
 
 def test_gpus(workspace):

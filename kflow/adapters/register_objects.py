@@ -64,6 +64,6 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
         }
         libraries: dict[str, str] = {}
         for module, files in sources.items():
-            trees = [ast.parse(file.read_bytes()) for file in files]
+            trees = [ast.parse(file.read_bytes()) for file in files if file.suffix == ".py" or file == module]
             libraries |= library_versions(find_libraries(trees, module.parent))
         return self.Outputs(objects=ObjectSources(places, sources, libraries))

@@ -44,6 +44,15 @@ class Saved:
     external: tuple[ExternalFile, ...] = ()
 
 
+def file_outside(type_name: str, description: Mapping[str, Any], digest: str) -> tuple[str, str] | None:
+    """Return path and SHA-256 of the file that a stored value refers to; None for one that holds all itself."""
+    if type_name == "file" and "path" in description:
+        return description["path"], digest
+    if type_name == "array" and "source" in description:
+        return description["source"]["path"], description["source"]["content"]
+    return None
+
+
 class ArtifactType(Protocol):
     """What a module of this package offers."""
 

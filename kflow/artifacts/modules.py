@@ -1,6 +1,7 @@
 """User modules, imported from the source that was fingerprinted, and forgotten when a step ends."""
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -13,18 +14,41 @@ from types import CodeType, ModuleType
 from typing import Any, Self
 
 from kflow.artifacts import digest_file
+from kflow.imports import changed_sources, source_path
 
-_fingerprinted: ContextVar[Mapping[str, tuple[str, str]] | None] = ContextVar("_fingerprinted", default=None)
-"""The user code in the fingerprint of the step under way: by real path, the path as it is told and the SHA-256."""
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """The user code that is in a fingerprint."""
+
+    files: Mapping[str, tuple[str, str]]
+    """By real path, the path as it is told and the SHA-256."""
+    libraries: Mapping[str, str]
+    """The versions of libraries, as `kflow.imports.library_versions` gives them."""
+
+
+_NONE = _Code({}, {})
+_fingerprinted: ContextVar[_Code] = ContextVar("_fingerprinted", default=_NONE)
+"""The code of the step under way."""
 
 
 @contextlib.contextmanager
-def holding_code_to(root: Path, digests: Mapping[str, str]) -> Iterator[None]:
+def holding_code_to(root: Path, digests: Mapping[str, str], libraries: Mapping[str, str]) -> Iterator[None]:
     """Refuse user code, for the length of a block, that was changed since the step was fingerprinted.
 
-    Else its result would be stored under the fingerprint of other code. The paths start at the folder of the workflow.
+    Else its result would be stored under the fingerprint of other code.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of the workflow, where the paths start.
+    digests : mapping of str to str
+        The SHA-256 of each file.
+    libraries : mapping of str to str
+        The versions of the libraries, of which those count that are imported from their sources.
     """
-    token = _fingerprinted.set({os.path.realpath(root / path): (path, digest) for path, digest in digests.items()})
+    files = {os.path.realpath(root / path): (path, digest) for path, digest in digests.items()}
+    token = _fingerprinted.set(_Code(files, libraries))
     try:
         yield
     finally:
@@ -39,11 +63,21 @@ def require_fingerprinted(source: str | Path, digest: str) -> str:
     ValueError
         If the file was changed since the step was planned.
     """
-    path, planned = (_fingerprinted.get() or {}).get(os.path.realpath(source), ("", digest))
+    path, planned = _fingerprinted.get().files.get(os.path.realpath(source), ("", digest))
     if planned != digest:
         message = f"{path} was changed since the step was planned; run again"
         raise ValueError(message)
     return digest
+
+
+def _require_all_fingerprinted() -> None:
+    """Make sure of everything that has been imported, after that."""
+    code = _fingerprinted.get()
+    for path in code.files:
+        require_fingerprinted(path, digest_file(Path(path)))
+    for library in changed_sources(code.libraries):
+        message = f"the library {library} was changed since the step was planned; run again"
+        raise ValueError(message)
 
 
 @contextlib.contextmanager
@@ -82,8 +116,7 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
                     message = f"{file.name} defines no {symbol!r}"
                     raise AttributeError(message)
                 result[name] = getattr(loaded[file], symbol)
-            for path in _fingerprinted.get() or {}:  # now, as what was changed before has been imported
-                require_fingerprinted(path, digest_file(Path(path)))
+            _require_all_fingerprinted()
             # For what they import while they run.
             sys.modules.update(local)
             sys.path.extend(str(file.parent) for file in loaded)
@@ -159,7 +192,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles a module each time.
+    """Compiles a module each time, also one that is imported late, while a step is at work.
 
     Bytecode counts as that of any source of the same size and second, so it could be that of other code than the
     fingerprint's; and Python would write it beside the source, into the store's entries.
@@ -167,16 +200,20 @@ class _SourceLoader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        require_fingerprinted(path, hashlib.sha256(source).hexdigest())
+        return self.source_to_code(source, path)
 
 
 @contextlib.contextmanager
 def _compiling(places: _Places) -> Iterator[None]:
-    """Let the modules in some places be found anew and compiled from their source."""
+    """Let the modules in some places, and of libraries in source, be found anew and compiled from their source."""
     make_finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceLoader, SOURCE_SUFFIXES))
 
+    folders = places.folders.union(map(str, source_path()))
+
     def is_meant(folder: str) -> bool:
-        return folder in places.folders or places.have_below(f"{folder}/", places.folders)
+        return folder in folders or places.have_below(f"{folder}/", folders)
 
     def hook(folder: str) -> Any:
         if not is_meant(folder):

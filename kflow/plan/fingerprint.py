@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from kflow.imports import SOURCES
 from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
 from kflow.spec.references import names_used
 from kflow.spec.workflow import Step
@@ -52,7 +53,7 @@ def components(
     gpus : int
         The number of GPUs; left out where none is used.
     threads : int
-        The threads of TensorFlow; left out where it is not used.
+        The threads that it computes with; left out where their number cannot change the result.
 
     Returns
     -------
@@ -138,7 +139,7 @@ def _sha256(text: str) -> str:
 _TITLES = {"files": "file", "code": "code", "inputs": "input", "libraries": "library", "environ": "variable"}
 
 
-_SINGLE = {"kind": None, "version": None, "scheme": None, "seed": None, "gpus": 0, "threads": 0}
+_SINGLE = {"version": None, "scheme": None, "seed": None, "gpus": 0, "threads": 0}
 """The components that are one value, with what stands for one that is left out."""
 
 
@@ -150,19 +151,25 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     >>> differences({"fields": {"epochs": 5}}, {"fields": {"epochs": 6}})
     ['epochs: 5 -> 6']
     """
+    found = []
+    if old.get("kind") != new.get("kind"):  # in front, for with it all other fields differ
+        found.append(f"kind: {old.get('kind')} -> {new.get('kind')}")
     pairs = _changed_within(old.get("fields", {}), new.get("fields", {}))
-    found = [f"{name}: {_brief(before)} -> {_brief(after)}" for name, (before, after) in pairs]
+    found += [f"{name}: {_brief(before)} -> {_brief(after)}" for name, (before, after) in pairs]
     for part in ("code", "files", "inputs", "environ"):
         for name, (before, after) in _changed(old.get(part, {}), new.get(part, {})):
-            verb = "changed" if before is not None and after is not None else "added" if before is None else "gone"
-            found.append(f"{_TITLES[part]} {name} {verb}")
+            found.append(f"{_TITLES[part]} {name} {_verb(before, after)}")
     for name, (before, after) in _changed(old.get("libraries", {}), new.get("libraries", {})):
-        found.append(f"{name}: {before} -> {after}")
+        found.append(f"{name} {_verb(before, after)}" if name.startswith(SOURCES) else f"{name}: {before} -> {after}")
     for name, absent in _SINGLE.items():
         before, after = old.get(name, absent), new.get(name, absent)
         if before != after:
             found.append(f"{name}: {before} -> {after}")
     return list(dict.fromkeys(found))  # gpus: the wish, and what it came to
+
+
+def _verb(before: object, after: object) -> str:
+    return "changed" if before is not None and after is not None else "added" if before is None else "gone"
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:

@@ -150,7 +150,7 @@ class Planner:
             variables=around.variables(step.spec.libraries),
             seed=self.bound.workflow.seed,
             gpus=around.gpus(step.spec.gpus_wanted()),
-            threads=step.spec.cpus_wanted() if "tensorflow" in step.spec.libraries else 0,
+            threads=step.threads,
         )
 
     def _reason(self, name: str, parts: Mapping[str, Any], key: str) -> str:

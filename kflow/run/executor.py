@@ -272,9 +272,9 @@ def _may_pull(run: Run, name: str) -> bool:
 
 
 def _demand(run: Run, name: str) -> Demand:
-    spec = run.bound.workflow.steps[name].spec
-    gpus = run.workspace.gpus(spec.gpus_wanted())
-    return Demand(min(spec.cpus_wanted(), run.capacity.cpus), spec.resources.memory or 0, gpus)
+    step = run.bound.workflow.steps[name]
+    gpus = run.workspace.gpus(step.spec.gpus_wanted())
+    return Demand(min(step.cpus, run.capacity.cpus), step.spec.resources.memory or 0, gpus)
 
 
 def _start(run: Run, name: str, action: Action) -> None:

@@ -1,28 +1,33 @@
 """What the thread of a step, its worker and the remote are told of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kflow.plan.planner import Action
+from kflow.run.originals import find_originals
 from kflow.run.sharing import expect
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Job
 from kflow.spec.base import input_paths, modules
-from kflow.store.entry import Entry
+from kflow.store.entry import Entry, Output
 from kflow.store.remote import Expected
 
 
 def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
     """Return a step that is to be run, with all that its thread needs to know."""
     assert action.fingerprint is not None, "every input is known here"
-    inputs = {link.step: run.entries[link.step] for link in run.bound.links[action.step]}
+    step, links = run.bound.workflow.steps[action.step], run.bound.links[action.step]
+    inputs = {link.step: run.entries[link.step] for link in links}
     return Job(
         action.step,
-        run.bound.workflow.steps[action.step].spec,
+        step.spec,
         action.fingerprint,
         _task(run, action, len(gpus)),
         gpus,
         inputs,
+        tuple(find_originals(step, links, inputs, run.workspace)),
+        step.threads or step.spec.resources.cpus,
+        frozenset(_modules(run, action)),
         action.is_forced,
         _expected(run, action, inputs),
         is_selected(run, action.step),
@@ -42,6 +47,7 @@ def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
         "artifacts": _inputs(run, name),
         "sources": {module: run.workspace.sources(module) for module in modules(step.texts)},
         "code": (action.components or {}).get("code", {}),
+        "libraries": _libraries(run, action),
     }
 
 
@@ -56,6 +62,30 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
             "folder": str(entry.folder / link.output),
         }
     return found
+
+
+def _libraries(run: Run, action: Action) -> dict[str, str]:
+    """Return the versions of the libraries of the code that a step may execute: its own, and its custom objects'."""
+    found = dict((action.components or {}).get("libraries", {}))
+    for _, output in _custom_objects(run, action.step):
+        found |= output.description.get("libraries", {})
+    return found
+
+
+def _modules(run: Run, action: Action) -> Iterator[str]:
+    """Yield the digests of the user modules that a step may execute: its own, and those of its custom objects."""
+    yield from (action.components or {}).get("code", {}).values()
+    for files, _ in _custom_objects(run, action.step):
+        yield from files
+
+
+def _custom_objects(run: Run, name: str) -> Iterator[tuple[list[str], Output]]:
+    """Yield the custom objects that a step takes, each with the digests of its files."""
+    for link in run.bound.links[name]:
+        manifest = run.entries[link.step].manifest
+        output = manifest.outputs[link.output]
+        if output.type == "objects":
+            yield [each.sha256 for file, each in manifest.files.items() if file.startswith(f"{link.output}/")], output
 
 
 def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from kflow.errors import RunError
 from kflow.run.log import Pump, StepLog
-from kflow.spec.base import TENSORFLOW_THREADS
+from kflow.spec.base import COMPUTING_THREADS
 
 Report = Callable[[Mapping[str, Any]], None]
 _PATIENCE = 5.0
@@ -33,7 +33,7 @@ class Seat:
     """What a worker may use: the GPUs that it sees, and the threads that it computes with."""
 
     gpus: tuple[str, ...] = ()
-    threads: int = TENSORFLOW_THREADS
+    threads: int = COMPUTING_THREADS
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Worker:
     """A worker process, started when it is first needed and kept warm between steps."""
 
     seat: Seat = Seat()
+    executed: frozenset[str] = frozenset()
+    """The digests of the user modules that its process has executed: it may be set up as these left it."""
     _process: subprocess.Popen[str] | None = None
     _replies: IO[str] | None = None
     _pump: Pump | None = None
@@ -176,6 +178,7 @@ class Worker:
     def stop(self) -> None:
         """End the process with all that it started."""
         process, self._process = self._process, None
+        self.executed = frozenset()
         if process is None:
             return
         _end(process)
@@ -184,18 +187,25 @@ class Worker:
 
 @dataclass
 class Workers:
-    """The workers of a run: idle ones are used again, one that saw a GPU is not.
+    """The workers of a run: idle ones are used again, where nothing that ran in them can change what comes next.
 
-    TensorFlow gives the memory of a GPU back only when its process ends.
+    One that saw a GPU is not, for TensorFlow gives its memory back only when the process ends. One that has executed
+    code of the user's is lent to steps with the same code alone: a module may set up NumPy or TensorFlow for the whole
+    process, and another step's fingerprint knows nothing of it.
     """
 
     _idle: list[Worker] = field(default_factory=list)
+    """The one that was used last is the last."""
     _busy: list[Worker] = field(default_factory=list)
+    _most: int = 0
+    """As many as have been busy at once."""
     _is_closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def worker(self, gpus: tuple[str, ...], threads: int | None) -> Iterator[Worker]:
+    def worker(
+        self, gpus: tuple[str, ...], threads: int | None, modules: frozenset[str] = frozenset()
+    ) -> Iterator[Worker]:
         """Lend a worker for one step.
 
         Parameters
@@ -204,16 +214,20 @@ class Workers:
             The GPUs that it may see.
         threads : int, optional
             The threads that it computes with; None for a step to which they do not matter.
+        modules : frozenset of str
+            The digests of the user modules that the step may execute; default none.
         """
         with self._lock:
             if self._is_closed:
                 message = "the run is over"
                 raise RunError(message)
-            fitting = [each for each in self._idle if not gpus and threads in {None, each.seat.threads}]
-            worker = fitting[-1] if fitting else Worker(Seat(gpus, threads or TENSORFLOW_THREADS))
-            if fitting:
-                self._idle.remove(worker)
+            worker = None if gpus else self._take_idle(threads, modules)
+            worker = worker or Worker(Seat(gpus, threads or COMPUTING_THREADS))
             self._busy.append(worker)
+            self._most = max(self._most, len(self._busy))
+            surplus = self._take_surplus()
+        for each in surplus:
+            each.stop()
         try:
             yield worker
         finally:
@@ -222,7 +236,26 @@ class Workers:
             with self._lock:
                 self._busy.remove(worker)
                 if not gpus and not self._is_closed:
+                    worker.executed |= modules
                     self._idle.append(worker)
+
+    def _take_idle(self, threads: int | None, modules: frozenset[str]) -> Worker | None:
+        """Take the idle worker that fits with as much code as may be, so that those with none are left for others."""
+        fitting = [each for each in self._idle if threads in {None, each.seat.threads} and each.executed <= modules]
+        if not fitting:
+            return None
+        worker = max(reversed(fitting), key=lambda each: len(each.executed))
+        self._idle.remove(worker)
+        return worker
+
+    def _take_surplus(self) -> list[Worker]:
+        """Take the idle workers that are too many, as each has TensorFlow in memory; those unused for longest go.
+
+        One more may be kept than have been busy at once, so that steps with and without code can take turns.
+        """
+        count = max(0, len(self._busy) + len(self._idle) - self._most - 1)
+        surplus, self._idle = self._idle[:count], self._idle[count:]
+        return surplus
 
     def stop(self) -> None:
         """End all of them; no further one is lent."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kflow.artifacts import file_outside
 from kflow.artifacts.travel import Home
 from kflow.plan.planner import Stored
 from kflow.spec.base import StepSpec
@@ -124,8 +125,6 @@ def _find(entry: Entry, digest: str) -> Iterator[Path]:
         if content.sha256 == digest:
             yield entry.folder / name
     for output in entry.manifest.outputs.values():
-        source = output.description.get("source", {}) if output.type == "array" else {}
-        if output.type == "file" and output.digest == digest and "path" in output.description:
-            yield Path(output.description["path"])
-        elif source.get("content") == digest:
-            yield Path(source["path"])
+        outside = file_outside(output.type, output.description, output.digest)
+        if outside and outside[1] == digest:
+            yield Path(outside[0])

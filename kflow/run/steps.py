@@ -3,13 +3,14 @@
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from kflow.artifacts import ExternalFile
 from kflow.errors import RunError
+from kflow.run.originals import Original
 from kflow.run.process import Workers
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
@@ -30,6 +31,10 @@ class StepFailure(RunError):  # noqa: N818  it is the outcome of a step
     def __init__(self, message: str, traceback: str | None = None) -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class InputChanged(StepFailure):
+    """A file that the step rests on is not the one in its fingerprint any more; another try would not help."""
 
 
 class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
@@ -55,6 +60,12 @@ class Job:
     gpus: tuple[str, ...]
     inputs: Mapping[str, Entry]
     """The entry of each step that it takes an output of."""
+    originals: tuple[Original, ...] = ()
+    """The files outside the store that it rests on."""
+    threads: int | None = None
+    """The number of threads that it computes with; None where that does not matter."""
+    modules: frozenset[str] = frozenset()
+    """The digests of the user modules that it may execute."""
     is_forced: bool = False
     expected: Expected | None = None
     """What the remote is asked for; None where it is not asked."""
@@ -146,7 +157,8 @@ def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
     """Pull a result, or make it."""
     note = None
     if crew.sharing and job.expected:
-        entry, note = crew.sharing.pull(job.expected, crew.store, report)
+        with _held_to_originals(job, crew.store):  # what comes refers to them, too
+            entry, note = crew.sharing.pull(job.expected, crew.store, report)
         if entry is not None:
             return Outcome(entry, "pulled")
         if crew.over.is_set():
@@ -168,7 +180,7 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
         except StepFailure as failure:
             if crew.over.is_set():
                 raise Cancelled from None
-            if attempt == job.spec.retries:
+            if attempt == job.spec.retries or isinstance(failure, InputChanged):
                 raise
             pause = min(2.0**attempt, _LONGEST_PAUSE)
             report({"event": "again", "message": str(failure), "attempt": attempt + 1, "pause": pause})
@@ -181,15 +193,40 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     checkpoints = crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging), "checkpoints": str(checkpoints)}
-        reply = _run_here(job.spec, task, crew, report) if _is_light(job.spec) else _run_apart(job, task, crew, report)
-        if reply["event"] == "failed":
-            raise StepFailure(reply["message"], reply.get("traceback"))
+        with _held_to_originals(job, crew.store):
+            is_light = _is_light(job.spec)
+            reply = _run_here(job.spec, task, crew, report) if is_light else _run_apart(job, task, crew, report)
+            if reply["event"] == "failed":
+                raise StepFailure(reply["message"], reply.get("traceback"))
         if (staging / WORK).is_dir():
             shutil.rmtree(staging / WORK)
         entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
     if checkpoints.is_dir():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return entry
+
+
+@contextlib.contextmanager
+def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
+    """Let a step fail if a file that it rests on is changed: else its result would have the fingerprint of another."""
+    before = [_look_again(each, job, "was changed since the step was planned") for each in job.originals]
+    try:
+        yield
+    finally:
+        try:
+            for each in before:
+                _look_again(each, job, "was changed while the step ran, and its result is not kept")
+        except InputChanged:
+            shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+            raise
+
+
+def _look_again(original: Original, job: Job, what: str) -> Original:
+    found = original.look_again()
+    if found is None:
+        message = f"the file {original.path.removeprefix(job.task['root'] + '/')} {what}; run again"
+        raise InputChanged(message)
+    return found
 
 
 def _is_light(spec: StepSpec) -> bool:
@@ -213,9 +250,8 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     task = {**task, "fields": job.spec.model_dump(mode="json")}
-    threads = job.spec.cpus_wanted() if job.spec.resources.cpus or "tensorflow" in job.spec.libraries else None
     try:
-        with crew.workers.worker(job.gpus, threads) as worker:
+        with crew.workers.worker(job.gpus, job.threads, job.modules) as worker:
             return worker.run(task, report, job.spec.timeout)
     except RunError as error:
         if crew.over.is_set():

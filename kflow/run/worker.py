@@ -117,7 +117,7 @@ def perform(
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
     context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
-    with holding_code_to(root, task.get("code", {})):
+    with holding_code_to(root, task.get("code", {}), task.get("libraries", {})):
         return _run_and_save(spec, context, staging)
 
 

@@ -15,9 +15,10 @@ from kflow.spec.types import File, InputPath, Int, Origin, Reference, Symbol, fa
 
 Path_ = tuple[str | int, ...]
 
-TENSORFLOW_THREADS = 4
-"""Threads of a step that uses TensorFlow. Their number can change the last bits of a sum, so it is the same on every
-machine unless the workflow says otherwise; that of the processors would give every machine results of its own."""
+COMPUTING_THREADS = 4
+"""Threads of a step that computes with NumPy, TensorFlow or code of the user's. Their number can change the last bits
+of a sum, so it is the same on every machine unless the workflow says otherwise; that of the processors would give
+every machine results of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +211,6 @@ class StepSpec(BaseModel):
     def gpus_wanted(self) -> int | str:
         """Return how many GPUs the step wants: a number or 'all'."""
         return self.resources.gpus
-
-    def cpus_wanted(self) -> int:
-        """Return the number of threads that the step computes with."""
-        return self.resources.cpus or (TENSORFLOW_THREADS if "tensorflow" in self.libraries else 1)
 
     def exports(self) -> Mapping[str, str]:
         """Return the outputs that the user wants to have by path."""

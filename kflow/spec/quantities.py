@@ -64,7 +64,7 @@ class Resources(BaseModel):
     cpus: PositiveInt | None = Field(
         default=None,
         description="Threads to compute with; their number can change the last bits of a result. Default 4 for steps "
-        "that use TensorFlow, on any machine, and 1 for others.",
+        "that use TensorFlow or code of yours, on any machine, and 1 for others.",
     )
     memory: Bytes | None = Field(default=None, description="Memory to reserve, such as 8 GB; default nothing.")
     gpus: Annotated[Int, Field(ge=0)] = Field(default=0, description="GPUs that the step may see; default none.")

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from kflow.document import Document
-from kflow.spec.base import Path_, StepSpec, find_texts
-from kflow.spec.types import expected
+from kflow.spec.base import COMPUTING_THREADS, Path_, StepSpec, find_texts
+from kflow.spec.types import Objects, Symbol, expected
 
+_THREADED = frozenset({"numpy", "tensorflow"})
+"""The libraries whose results can depend on the number of threads."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -55,6 +57,19 @@ class Step:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", tuple(find_texts(self.spec)))
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that it computes with; 0 where that cannot change its result."""
+        runs_code = any(isinstance(text, Symbol | Objects) for _, text in self.texts)
+        if not runs_code and _THREADED.isdisjoint(self.spec.libraries):
+            return 0
+        return self.spec.resources.cpus or COMPUTING_THREADS
+
+    @property
+    def cpus(self) -> int:
+        """The number of processors that it keeps busy."""
+        return self.threads or self.spec.resources.cpus or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Tests of the kind register_objects."""
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
@@ -21,6 +22,25 @@ def test_the_source_is_kept_with_what_it_imports(bench):
 
     with imported(stored.objects) as names:
         assert names["Triple"](2) == 6
+
+
+def test_what_lies_elsewhere_counts_and_what_is_compiled_is_kept(bench, tmp_path_factory, monkeypatch):
+    """A library in source is part of the digest, so that what takes the objects runs again when it changes."""
+    source = tmp_path_factory.mktemp("src")
+    monkeypatch.setattr(sys, "path", [sys.path[0], str(source), *sys.path[1:]])
+    (bench.root / f"fast{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
+    (bench.root / "layers.py").write_text("import lib_in_source as lib\n\ndef f(x):\n    import fast\n    return x\n")
+    libraries = []
+    for text in ("K = 1\n", "K = 2\n"):
+        (source / "lib_in_source.py").write_text(text)
+        sys.modules.pop("lib_in_source", None)
+        stored = bench.run(RegisterObjects, objects={"F": "layers.py:f"}).stored("objects")
+        libraries.append(stored.description["libraries"])
+    del sys.modules["lib_in_source"]
+
+    assert [set(each) for each in libraries] == [{"sources of lib_in_source"}] * 2
+    assert libraries[0] != libraries[1]
+    assert (stored.folder / "0" / f"fast{EXTENSION_SUFFIXES[0]}").read_bytes() == b"\x7fELF"
 
 
 def test_nothing_is_left_behind(bench):

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from kflow.artifacts.modules import imported
+from kflow.artifacts import digest_file
+from kflow.artifacts.modules import holding_code_to, imported
 
 
 def test_modules_in_two_folders_get_their_own_neighbors(tmp_path):
@@ -85,3 +86,15 @@ def test_libraries_of_an_environment_in_the_project_stay(tmp_path, monkeypatch):
         found = names["f"]()
 
     assert sys.modules.pop("library_of_an_environment") is found
+
+
+def test_a_module_that_is_imported_late_is_held_to_its_fingerprint(tmp_path):
+    """Also one that was changed after all that is imported first had been compared."""
+    (tmp_path / "late.py").write_text("X = 1\n")
+    (tmp_path / "steps.py").write_text("def f():\n    from late import X\n    return X\n")
+    digests = {name: digest_file(tmp_path / name) for name in ("late.py", "steps.py")}
+    with holding_code_to(tmp_path, digests, {}), imported({"f": (tmp_path / "steps.py", "f")}) as names:
+        (tmp_path / "late.py").write_text("X = 2\n")
+
+        with pytest.raises(ValueError, match=r"^late\.py was changed since the step was planned; run again$"):
+            names["f"]()

@@ -183,6 +183,11 @@ def test_a_fingerprint_is_the_same_in_another_process() -> None:
             {"libraries": {"keras": "3.15.2"}, "seed": 8, "version": 2, "gpus": 1},
             ["keras: 3.15.1 -> 3.15.2", "version: 1 -> 2", "seed: 7 -> 8", "gpus: 0 -> 1"],
         ),
+        (
+            {"kind": "normalize", "fields": {"x": 1}, "libraries": {"sources of lib": "1"}},
+            {"kind": "fetch", "fields": {"x": 2}, "libraries": {"sources of lib": "2"}},
+            ["kind: normalize -> fetch", "x: 1 -> 2", "sources of lib changed"],
+        ),
         ({"fields": {"a": 1}}, {"fields": {"a": 1}}, []),
     ],
 )

@@ -651,6 +651,67 @@ steps:
     assert folder.statuses() == {"digits": "reused", "slow": "reused", "x": "run"}
 
 
+LIBRARY = """
+kflow: 1
+name: library
+steps:
+  slow: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: wait.py:change}
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: user.py:change, needs: [slow]}
+"""
+
+
+def test_a_library_in_source_is_held_to_its_fingerprint_as_code_is(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """One in a folder of PYTHONPATH: a change is told by a plan, and one after planning fails the step."""
+    source = tmp_path / "src"
+    (source / "lib").mkdir(parents=True)
+    code = "from lib.core import K\n\ndef change(block):\n    return block + K\n"
+    folder = make_folder(LIBRARY, {"wait.py": WAITING, "user.py": code})
+    path = {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
+    (source / "lib" / "core.py").write_text("K = 1\n")
+    folder.kflow("plan", "w.yaml", "-o", "plan.json", **path)
+
+    run = folder.start("run", "plan.json", **path)
+    wait_for(folder.path / "pid")
+    (source / "lib" / "core.py").write_text("K = 2\n")
+    folder.write("go", "")
+    told = run.communicate()[0]
+    again = folder.kflow("run", "w.yaml", **path)
+    (source / "lib" / "core.py").write_text("K = 3\n")
+    plan = folder.kflow("plan", "w.yaml", **path)
+
+    assert run.returncode == 1
+    assert "the library lib was changed since the step was planned; run again" in told
+    assert again.returncode == 0, again.stdout
+    assert re.search(r"x .*sources of lib changed", plan.stdout)
+    assert not list(source.rglob("*.pyc"))
+
+
+TURNS = """
+kflow: 1
+name: turns
+steps:
+  one: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, normalizer: strict.py:change, resources: {cpus: 1}}
+  two: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, normalizer: divide.py:change, needs: [one]}
+"""
+STRICT = "import numpy as np\n\nnp.seterr(all='raise')\n\ndef change(block):\n    return block\n"
+DIVIDE = (
+    "import os\n\ndef change(block):\n    print(os.environ['OMP_NUM_THREADS'], 'threads')\n    return block / 0.0\n"
+)
+
+
+def test_code_of_one_step_changes_nothing_in_another(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Neither what its module sets up in NumPy, nor the number of threads that it asked for; and that number counts."""
+    folder = make_folder(TURNS, {"strict.py": STRICT, "divide.py": DIVIDE})
+    run = folder.kflow("run", "w.yaml", "--jobs", "1")
+    (log,) = (tmp_path / "store" / "runs").rglob("two.log")
+    folder.write("w.yaml", TURNS.replace("cpus: 1", "cpus: 2"))
+    plan = folder.kflow("plan", "w.yaml")
+
+    assert run.returncode == 0, run.stdout
+    assert "4 threads" in log.read_text()
+    assert "threads: 1 -> 2" in plan.stdout
+
+
 TWINS = """
 kflow: 1
 name: twins

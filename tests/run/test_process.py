@@ -104,6 +104,27 @@ def test_a_worker_with_another_number_of_threads_is_another(tmp_path: Path) -> N
     workers.stop()
 
 
+def test_a_worker_that_has_run_code_is_lent_to_steps_with_the_same_code_alone(tmp_path: Path) -> None:
+    """One that has run none is left for the others; no more are kept than one besides those that were busy at once."""
+    workers = Workers()
+    lent = []
+    for modules in ("", "a", "", "a", "ab", "a", "b", ""):
+        with workers.worker((), 4, frozenset(modules)) as worker:
+            worker.run(make_task(tmp_path, "pass"), ignore)
+        lent.append(worker)
+    first, code, clean, same, more, less, other, last = lent
+    gone = [each for each in {id(each): each for each in lent}.values() if each._process is None]
+    workers.stop()
+
+    assert code is first
+    assert clean is not code
+    assert same is code
+    assert more is code
+    assert less is clean
+    assert len({id(each) for each in (code, clean, other, last)}) == 4
+    assert gone == [code, clean]
+
+
 def test_a_step_that_takes_too_long_is_stopped(worker: Worker, tmp_path: Path) -> None:
     """With all that it started; the next step gets another worker."""
     body = "Path(__file__).with_name('pid').write_text(str(os.getpid()))\ntime.sleep(600)"

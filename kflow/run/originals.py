@@ -1,0 +1,56 @@
+"""The files outside the store that a step rests on: its result counts only if each still is what was digested."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from kflow.artifacts import digest_file, file_outside
+from kflow.plan.resolve import Link
+from kflow.signature import State, state
+from kflow.spec.base import input_paths
+from kflow.spec.workflow import Step
+from kflow.store.entry import Entry
+from kflow.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file whose content is in the fingerprint of a step, because it reads it or takes a view of it."""
+
+    path: str
+    digest: str
+    known: tuple[int, ...]
+    """Its state when it had this digest; of a file that only a stored result tells of no more than size and time."""
+
+    def look_again(self) -> Self | None:
+        """Return the file in the state that it has now; None if it does not hold what was digested any more."""
+        try:
+            now = state(self.path)
+            is_same = now[: len(self.known)] == self.known or (now[0] == self.known[0] and self._holds_still(now))
+        except OSError:
+            is_same = False
+        return replace(self, known=now) if is_same else None
+
+    def _holds_still(self, now: State) -> bool:
+        """Read the file, whose times alone are others: it may have been touched."""
+        return digest_file(Path(self.path)) == self.digest and state(self.path) == now
+
+
+def find_originals(
+    step: Step, links: tuple[Link, ...], entries: Mapping[str, Entry], workspace: Workspace
+) -> Iterator[Original]:
+    """Yield the files that a step reads, and those that its inputs refer to, whichever step upstream named them."""
+    for _, file in input_paths(step.texts):
+        path = workspace.absolute(file)
+        yield Original(path, workspace.file_digest(file), workspace.seen[path])
+    for link in links:
+        manifest = entries[link.step].manifest
+        output = manifest.outputs[link.output]
+        outside = file_outside(output.type, output.description, output.digest)
+        if outside:
+            path, digest = outside
+            noted = {each.path: (each.size, each.mtime_ns) for each in manifest.external}
+            # What this command has seen of the file itself says more than size and time.
+            yield Original(path, digest, workspace.seen.get(os.path.abspath(path)) or noted[path])  # noqa: PTH100
