@@ -56,7 +56,8 @@ def copy_file(source: Name, target: Name) -> None:
 def replacing(path: Name) -> Iterator[str]:
     """Give a file to write beside a path, and put it in place when it is written."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
-    prefix = f"{folder}/.{name[:100]}."
+    beginning = os.fsencode(name)[:100].decode("utf-8", "ignore")  # bytes are what a name must not have too many of
+    prefix = f"{folder}/.{beginning}."
     staged = f"{prefix}{os.urandom(16).hex()}.tmp"
     try:
         _refuse_special(path)

@@ -277,19 +277,29 @@ def _defined_names(tree: ast.Module) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.For | ast.With):
+            yield from (each.id for target in _targets(node) for each in ast.walk(target) if isinstance(each, ast.Name))
+
+
+def _targets(node: ast.Assign | ast.AnnAssign | ast.For | ast.With) -> list[ast.expr]:
+    """Return what a statement binds."""
+    if isinstance(node, ast.Assign):
+        return node.targets
+    if isinstance(node, ast.With):
+        return [item.optional_vars for item in node.items if item.optional_vars]
+    return [node.target]
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, those inside if, try and with included."""
+    """Yield the statements of a module, those inside if, match, try, with and loops included."""
     todo = list(body)  # no recursion: each elif nests one deeper
     while todo:
         node = todo.pop()
         yield node
-        if isinstance(node, ast.If | ast.Try | ast.With | ast.For):
+        if isinstance(node, ast.If | ast.Try | ast.TryStar | ast.With | ast.For | ast.While):
             for branch in ("body", "orelse", "finalbody"):
                 todo += getattr(node, branch, [])
-        if isinstance(node, ast.Try):
+        if isinstance(node, ast.Try | ast.TryStar):
             todo += [each for handler in node.handlers for each in handler.body]
+        if isinstance(node, ast.Match):
+            todo += [each for case in node.cases for each in case.body]

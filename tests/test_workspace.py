@@ -90,6 +90,11 @@ class TestSymbols:
             "import a as f",
             "try:\n    from x import f\nexcept ImportError:\n    f = None",
             "if True:\n    def f(): pass",
+            "while True:\n    def f(): pass\n    break",
+            "match 1:\n    case 1:\n        def f(): pass",
+            "try:\n    pass\nexcept* OSError:\n    f = 1",
+            "for f in (1,): pass",
+            "with open('x') as (e, f): pass",
             "from x import *",
         ],
     )

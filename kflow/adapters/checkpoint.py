@@ -10,19 +10,21 @@ import json
 import random
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kflow import durable
+from kflow.adapters.plain import NotPlainError, Packing, Unpacking
+from kflow.adapters.traces import Attribute, Tracer, Watch
 
 NAME = "checkpoint.npz"
 PAUSE = 60.0
 """Seconds between two checkpoints where the workflow does not say after how many epochs one is due."""
 
-_FORMAT = 1
-_NOT_STATE = {"_model", "params", "monitor_op", "validation_data"}
+_FORMAT = 2
+_NOT_STATE = {"_model", "params"}
 """What Keras gives a callback anew in each training."""
 
 
@@ -35,9 +37,14 @@ class Checkpoint:
     has_stopped: bool
     """Whether a callback had asked to stop."""
     history: Mapping[str, list[float]]
+    variables: list[Any]
+    """The arrays of all that a training changes in model and optimizer."""
     callbacks: list[Mapping[str, Any]]
-    generators: Mapping[str, Any]
-    arrays: Mapping[str, Any]
+    """The attributes of each callback."""
+    logs: list[bytes | None]
+    """What each callback has written, if it is a CSVLogger."""
+    generators: tuple[Any, ...]
+    """The states of the generators of Python and of NumPy."""
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -48,31 +55,54 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         with np.load(folder / NAME, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         state = json.loads(arrays.pop("state").tobytes())
-        if state.pop("format") != _FORMAT:
+        if state["format"] != _FORMAT:
             return None
-        return Checkpoint(arrays=arrays, **state)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        unpacking = Unpacking(arrays, _known())
+        attributes: list[Mapping[str, Any]] = [
+            {name: unpacking.take(packed) for name, packed in callback.items()} for callback in state["callbacks"]
+        ]
+        return Checkpoint(callbacks=attributes, **unpacking.take(state["rest"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Put a checkpoint in place of the last one in one step, and on the disk."""
+def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> list[Attribute]:
+    """Put a checkpoint in place of the last one in one step, and on the disk.
+
+    Returns
+    -------
+    list
+        The attributes of callbacks that are no plain values, and so are not in it.
+    """
     import numpy as np
 
-    state = {
-        "format": _FORMAT,
-        "epochs": checkpoint.epochs,
-        "has_stopped": checkpoint.has_stopped,
-        "history": checkpoint.history,
-        "callbacks": checkpoint.callbacks,
-        "generators": checkpoint.generators,
-    }
+    packing, left_out = Packing(_known()), []
+    callbacks: list[dict[str, Any]] = []
+    for number, attributes in enumerate(checkpoint.callbacks):
+        callbacks.append({})
+        for name, value in attributes.items():
+            try:
+                callbacks[-1][name] = packing.add(value)
+            except NotPlainError:
+                left_out.append((number, name))
+    rest = {name: getattr(checkpoint, name) for name in checkpoint.__slots__ if name != "callbacks"}
+    state = {"format": _FORMAT, "callbacks": callbacks, "rest": packing.add(rest)}
     text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
     with durable.replacing(folder / NAME) as staged, Path(staged).open("xb") as stream:
-        np.savez(stream, state=text, **checkpoint.arrays)
+        np.savez(stream, state=text, **packing.arrays)
+    return left_out
 
 
-def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: Path, every: int | None) -> Any:
+def _known() -> tuple[Any, ...]:
+    """Return what callbacks of Keras compare with: the sign of their ``min_delta`` hangs on having chosen one."""
+    import keras
+
+    return keras.ops.less, keras.ops.greater
+
+
+def checkpoint_callback(
+    model: Any, callbacks: list[Any], history: Any, folder: Path, *, every: int | None, warn: Callable[[str], None]
+) -> Any:
     """Make the callback that takes up a checkpoint, if there is one, and makes new ones.
 
     Parameters
@@ -87,6 +117,8 @@ def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: 
         Where the checkpoint lies.
     every : int, optional
         Epochs between two checkpoints; default as many as pass in a minute.
+    warn : callable
+        Takes a sentence on what changed in a callback and cannot be kept.
 
     Returns
     -------
@@ -109,18 +141,35 @@ def checkpoint_callback(model: Any, callbacks: list[Any], history: Any, folder: 
             if found:
                 _restore(found, model, callbacks)
                 history.history.update(found.history)
+            elif any(getattr(callback, "append", False) for callback in callbacks if _is_log(callback)):
+                self._write(0)  # what a killed training has appended must go before it begins again
+            self.watch = Watch(Tracer({id(variable) for variable in _variables(model)}), callbacks, warn)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del logs
             is_last = epoch + 1 == self.params["epochs"]
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last:
-                # Where locks lie, another run may do the same training, be done with it, and tidy up.
-                with contextlib.suppress(FileNotFoundError):
-                    write_checkpoint(_capture(epoch + 1, model, callbacks, history.history), folder)
+                self.watch.tell(self._write(epoch + 1))
                 self.written = time.monotonic()
 
+        def _write(self, epochs: int) -> list[Attribute]:
+            # Where locks lie, another run may do the same training, be done with it, and tidy up.
+            with contextlib.suppress(FileNotFoundError):
+                return write_checkpoint(_capture(epochs, model, callbacks, history.history), folder)
+            return []
+
     return Resume()
+
+
+def _is_log(callback: Any) -> bool:
+    import keras
+
+    return isinstance(callback, keras.callbacks.CSVLogger)
+
+
+def _attributes(callback: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(callback).items() if name not in _NOT_STATE}
 
 
 def _variables(model: Any) -> list[Any]:
@@ -139,69 +188,46 @@ def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str,
     import keras
     import numpy as np
 
-    values = [keras.ops.convert_to_numpy(each) for each in _variables(model)]
-    arrays = {f"variable{number}": _storable(value) for number, value in enumerate(values)}
-    states: list[Mapping[str, Any]] = []
-    for number, callback in enumerate(callbacks):
-        state: dict[str, Any] = {}
-        for name, value in vars(callback).items():
-            if name not in _NOT_STATE:
-                _pack(f"callback{number}.{name}", name, value, state, arrays)
-        states.append(state)
-    history = {name: [float(value) for value in curve] for name, curve in curves.items()}
-    kind, keys, *rest = np.random.get_state()
-    arrays["numpy"] = np.asarray(keys)
-    generators = {"python": random.getstate(), "numpy": [kind, *rest]}
-    return Checkpoint(epochs, bool(model.stop_training), history, states, generators, arrays)
+    return Checkpoint(
+        epochs=epochs,
+        has_stopped=bool(model.stop_training),
+        history={name: [float(value) for value in curve] for name, curve in curves.items()},
+        variables=[keras.ops.convert_to_numpy(each) for each in _variables(model)],
+        callbacks=[_attributes(callback) for callback in callbacks],
+        logs=[_read_log(callback) if _is_log(callback) else None for callback in callbacks],
+        generators=(random.getstate(), np.random.get_state(legacy=False)),
+    )
 
 
-def _storable(value: Any) -> Any:
-    """Return the bytes of an array of a type that NumPy cannot store, such as bfloat16, as whole numbers."""
-    return value.view(f"u{value.dtype.itemsize}") if value.dtype.kind == "V" else value
+def _read_log(callback: Any) -> bytes | None:
+    """Return the rows that a CSVLogger has written; None if they cannot be read any more."""
+    from keras.src.utils import file_utils  # it opens what the callback opens
 
-
-def _pack(key: str, name: str, value: Any, state: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Keep a value of a callback as JSON or as arrays; what is neither is made anew by the callback itself."""
-    import numpy as np
-
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, np.ndarray):
-        arrays[key], state[name] = value, {"array": key}
-    elif isinstance(value, list | tuple) and value and all(isinstance(each, np.ndarray) for each in value):
-        arrays.update({f"{key}.{number}": each for number, each in enumerate(value)})
-        state[name] = {"arrays": [f"{key}.{number}" for number in range(len(value))]}
-    elif _is_plain(value):
-        state[name] = {"value": value}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    with contextlib.suppress(OSError), file_utils.File(callback.filename, "rb") as stream:
+        return bytes(stream.read())
+    return None
 
 
 def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
-    import keras
     import numpy as np
 
-    for number, variable in enumerate(_variables(model)):
-        kept = keras.ops.convert_to_numpy(variable).dtype
-        variable.assign(checkpoint.arrays[f"variable{number}"].view(kept))
-    for callback, state in zip(callbacks, checkpoint.callbacks, strict=True):
-        for name, packed in state.items():
-            setattr(callback, name, _unpack(packed, checkpoint.arrays))
-    version, keys, gauss = checkpoint.generators["python"]
-    random.setstate((version, tuple(keys), gauss))
-    kind, *rest = checkpoint.generators["numpy"]
-    np.random.set_state((kind, checkpoint.arrays["numpy"], *rest))
+    for variable, value in zip(_variables(model), checkpoint.variables, strict=True):
+        variable.assign(value)
+    for callback, attributes, log in zip(callbacks, checkpoint.callbacks, checkpoint.logs, strict=True):
+        vars(callback).update(attributes)
+        if log is not None:
+            _put_back(callback, log)
+    python, numpy = checkpoint.generators
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
-def _unpack(packed: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
-    if "array" in packed:
-        return arrays[packed["array"]]
-    if "arrays" in packed:
-        return [arrays[name] for name in packed["arrays"]]
-    return packed["value"]
+def _put_back(callback: Any, log: bytes) -> None:
+    """Give a CSVLogger the rows up to the checkpoint: it has emptied its file, or left in it what came afterwards."""
+    from keras.src.utils import file_utils
+
+    callback.csv_file.close()
+    with file_utils.File(callback.filename, "wb") as stream:
+        stream.write(log)
+    callback.csv_file = file_utils.File(callback.filename, "a")
+    callback.append_header = callback.append_header and callback.keys is None  # it stands before the first row

@@ -27,6 +27,7 @@ always the same, which is slower, and fails in an operation that has none.
 Outputs: ``model`` (trained), ``history``.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -156,6 +157,10 @@ class Train(StepSpec, kind="train", version=1):
             check_call(exam, call, "metrics", custom, *path)
         for path, call in _each_call(self.callbacks, "callbacks"):
             check_call(exam, call, "callbacks", custom, *path)
+            if call.name == "BackupAndRestore" and call.name not in custom:
+                exam.problem(
+                    "BackupAndRestore would start from what another try left; 'checkpoint' resumes here", *path
+                )
 
     def _check_class_weight(self, exam: Examination) -> None:
         for name in self.class_weight or {}:
@@ -230,7 +235,12 @@ class Train(StepSpec, kind="train", version=1):
         if self.checkpoint is False or context.checkpoints is None:
             return None
         every = self.checkpoint.every if isinstance(self.checkpoint, CheckpointPolicy) else None
-        resume = checkpoint_callback(model, callbacks, history, context.checkpoints, every)
+
+        def warn(text: str) -> None:
+            sys.stderr.write(f"warning: {text}\n")
+            context.report({"event": "note", "text": text})
+
+        resume = checkpoint_callback(model, callbacks, history, context.checkpoints, every=every, warn=warn)
         if resume.epochs:
             context.report({"event": "resumed", "epochs": resume.epochs})
         return resume

@@ -74,7 +74,7 @@ def _unknown_names(path: Path) -> list[str]:
 
 def write_model(model: Any, path: Path) -> None:
     """Write a model as a ``.keras`` file that is the same for the same model."""
-    draft = path.with_name(f".draft-{path.name}")
+    draft = path.with_name(".draft.keras")  # no longer than any name that the user may have given
     model.save(draft)
     with zipfile.ZipFile(draft) as source, zipfile.ZipFile(path, "w") as target:
         for name in sorted(source.namelist()):

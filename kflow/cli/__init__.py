@@ -3,6 +3,7 @@
 Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.
 """
 
+import contextlib
 import gc
 import io
 import os
@@ -16,6 +17,7 @@ def main() -> None:
 
         print(f"kflow {__version__}")  # noqa: T201
         return
+    _stop_at_once()
     _open_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
         if isinstance(stream, io.TextIOWrapper):
@@ -31,6 +33,22 @@ def main() -> None:
         sys.exit(_explain(error))
     finally:
         _leave_signals()
+
+
+def _stop_at_once() -> None:
+    """Let Ctrl-C end the process without further words until a command has something to tidy up, and says so."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    """End the process: KeyboardInterrupt would be told as a traceback where Python cannot pass it on."""
+    del number, frame
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(130)
 
 
 def _carry_out() -> int:
@@ -86,10 +104,21 @@ def _explain(error: BaseException) -> int:
         # The reader of our output has gone (kflow runs | head); Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    elif isinstance(error, FileNotFoundError) and not error.filename and _is_nowhere():
+        code, text = 2, "the current folder was deleted; go to one that is there, and run the command again"
     elif isinstance(error, OSError):
         text = describe_disk_error(error, "output")
     print(text, file=sys.stderr)  # noqa: T201
     return code
+
+
+def _is_nowhere() -> bool:
+    """Tell whether the current folder is gone."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _open_closed_descriptors() -> None:

@@ -48,8 +48,23 @@ def open_workspace(file: Path) -> Workspace:
     return Workspace(Path(os.path.abspath(file)).parent)  # noqa: PTH100  resolve() would follow links
 
 
-def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace) -> Bound:
+def load_workflow(
+    file: Path, overrides: Mapping[str, Any], workspace: Workspace, store: Path | None = None, *, writes: bool = True
+) -> Bound:
     """Read, type and bind a workflow file.
+
+    Parameters
+    ----------
+    file : Path
+        The workflow file.
+    overrides : mapping
+        Params that replace those of the file.
+    workspace : Workspace
+        Its folder.
+    store : Path, optional
+        The folder of the store, in which no step may write by path; as for `open_store`.
+    writes : bool
+        Whether the files that steps write by path will be put in their places; default True.
 
     Raises
     ------
@@ -63,7 +78,8 @@ def load_workflow(file: Path, overrides: Mapping[str, Any], workspace: Workspace
     try:
         with making_what_stays():
             document: Document = load_document(file)
-            return bind(parse_workflow(document, Registry(), overrides=overrides, environ=os.environ), workspace)
+            parsed = parse_workflow(document, Registry(), overrides=overrides, environ=os.environ)
+            return bind(parsed, workspace, store=_store_folder(store), writes=writes)
     finally:
         workspace.probe.stop()
 
@@ -83,6 +99,8 @@ def _refuse_plan(file: Path) -> None:
     """Tell a saved plan from a workflow: it would be wrong in every line."""
     from kflow.plan.saved import is_saved_plan
 
+    if not file.is_file():  # opening a pipe may wait for ever; reading the workflow tells what it is
+        return
     with contextlib.suppress(OSError), file.open("rb") as stream:  # reading the workflow tells why
         if is_saved_plan("", stream.read(64)):
             message = f"{file} is a saved plan and no workflow; 'kflow run {file}' runs it"
@@ -93,7 +111,11 @@ def open_store(store: Path | None) -> "Store":
     """Return the store: the one asked for, or ``.kflow`` in the current folder. Nothing is made yet."""
     from kflow.store.store import Store
 
-    return Store(Path(os.path.abspath(store or ".kflow")))  # noqa: PTH100  resolve() would follow links
+    return Store(_store_folder(store))
+
+
+def _store_folder(store: Path | None) -> Path:
+    return Path(os.path.abspath(store or ".kflow"))  # noqa: PTH100  resolve() would follow links
 
 
 def open_sharing(url: str | None, *, pushes: bool) -> "Sharing | None":

@@ -13,7 +13,7 @@ from kflow.run.previous import make_planner
 def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
     """Lock the results in the store."""
     workspace = open_workspace(file)
-    bound = load_workflow(file, parse_overrides(overrides), workspace)
+    bound = load_workflow(file, parse_overrides(overrides), workspace, store, writes=False)
     planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
     lock = make_lock(bound.workflow.name, planner.preview())
     write_lock(lock, lock_path(file))

@@ -39,7 +39,7 @@ def run(
     """Print the verdict on each step, and write the plan down if that is wished."""
     before = installed()
     workspace = open_workspace(file)
-    bound = load_workflow(file, parse_overrides(overrides), workspace)
+    bound = load_workflow(file, parse_overrides(overrides), workspace, store)
     kept = open_store(store)
     sharing = open_sharing(remote, pushes=False)
     planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)

@@ -54,7 +54,7 @@ def run(
         file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
     sharing = open_sharing(remote, pushes=pushes)
     workspace = open_workspace(file)
-    bound = load_workflow(file, parse_overrides(overrides), workspace)
+    bound = load_workflow(file, parse_overrides(overrides), workspace, store)
     path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)

@@ -48,9 +48,11 @@ def save_plan(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
 def find_plan(file: Path) -> SavedPlan | None:
     """Return the saved plan in a file; None where it is meant to be a workflow."""
     try:
+        if not file.is_file():  # opening a pipe may wait for ever
+            return None
         with file.open("rb") as stream:
-            head = stream.read(64) if file.is_file() else b""
-            if not file.is_file() or not is_saved_plan(file.name, head):
+            head = stream.read(64)
+            if not is_saved_plan(file.name, head):
                 return None
             return read_plan((head + stream.read()).decode("utf-8", "replace"), str(file))
     except OSError:  # reading the workflow tells why

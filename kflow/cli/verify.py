@@ -32,7 +32,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     path = file or _find_workflow(record)
     _require_same(path, record)
     workspace = open_workspace(path)
-    bound = load_workflow(path, record.workflow.params, workspace)
+    bound = load_workflow(path, record.workflow.params, workspace, store, writes=False)
     selected = select_steps(bound.needs, only=only)
     with _scratch_folder(kept) as folder:
         scratch = Store(folder, base=kept if selected else None)

@@ -1,7 +1,6 @@
 """Binding: follows every reference to its output, orders the steps, and lets each foresee what it will give."""
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,12 @@ from pathlib import Path
 from kflow.diagnostics import Diagnostic, Mark, suggest
 from kflow.errors import WorkflowError
 from kflow.plan.graph import CycleError, order_steps
-from kflow.spec.base import Examination, Look, Path_, Problem, StepSpec, input_paths, modules, references
+from kflow.plan.outputs import check_outputs
+from kflow.spec.base import Examination, Look, Path_, Problem, StepSpec, input_paths, references
 from kflow.spec.facts import Fact
 from kflow.spec.parse import Parsed
 from kflow.spec.references import Target, parse_target
-from kflow.spec.types import OutputPath, Reference, Symbol
+from kflow.spec.types import Reference, Symbol
 from kflow.spec.workflow import Step, Workflow
 
 _FEW = 12
@@ -54,7 +54,9 @@ class Bound:
         }
 
 
-def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
+def bind(
+    parsed: Parsed, look: Look, *, check_contents: bool = True, store: Path | None = None, writes: bool = True
+) -> Bound:
     """Bind a parsed workflow, or report all that is wrong with it.
 
     Parameters
@@ -65,6 +67,10 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
         A look at files and machine.
     check_contents : bool
         Whether to look into data files too; default True.
+    store : Path, optional
+        The store, in which no step may write by path.
+    writes : bool
+        Whether the files that steps write by path will be put in their places; default True.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def bind(parsed: Parsed, look: Look, *, check_contents: bool = True) -> Bound:
     links = {name: tuple(_follow(name, parsed, diagnostics)) for name in parsed.kinds}
     diagnostics.extend(_check_needs(parsed))
     order = _order(workflow, links, diagnostics)
-    diagnostics.extend(_find_clashes(workflow, look))
+    diagnostics.extend(check_outputs(workflow, look, store, writes=writes))
     for step in workflow.steps.values():
         diagnostics.extend(_check_files(step, workflow, look))
         diagnostics.extend(_check_gpus(step, workflow, look))
@@ -180,47 +186,6 @@ def _check_needs(parsed: Parsed) -> Iterator[Diagnostic]:
                 yield Diagnostic(f"there is no step {name!r}", mark, suggest(name, tuple(parsed.kinds)))
 
 
-def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
-    """Yield the steps that would write over a file of another step's, one that a step reads, or the workflow."""
-    writers: dict[str, str] = {}
-    outputs = [
-        (step.name, path, text)
-        for step in workflow.steps.values()
-        for path, text in step.texts
-        if isinstance(text, OutputPath)
-    ]
-    if not outputs:
-        return
-    readers = dict(_find_readers(workflow, look))
-    itself = _real(Path(workflow.document.source.name).name, look)
-    for name, path, text in outputs:
-        where = _real(text, look)
-        first = writers.setdefault(where, name)
-        mark = workflow.document.mark(("steps", name, *path))
-        if first != name:
-            yield Diagnostic(f"steps {first!r} and {name!r} both write {str(text)!r}", mark)
-        if where in readers:
-            yield Diagnostic(f"step {name!r} writes {str(text)!r}, which {readers[where]!r} reads", mark)
-        if where == itself:
-            yield Diagnostic(f"step {name!r} writes {str(text)!r}, which is this workflow itself", mark)
-
-
-def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
-    """Yield each file that a step reads, data or code, with the name of the step."""
-    for step in workflow.steps.values():
-        for _, file in input_paths(step.texts):
-            yield _real(file, look), step.name
-        for module in modules(step.texts):
-            yield _real(module, look), step.name
-            with contextlib.suppress(OSError, SyntaxError, ValueError):  # reported where its names are looked up
-                yield from ((_real(file, look), step.name) for file in look.sources(module))
-
-
-def _real(file: str, look: Look) -> str:
-    """Return the one path of a file that may have several, through links."""
-    return os.path.realpath(look.resolve(file))
-
-
 def _check_gpus(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
     """Yield a complaint about more GPUs than there are; a kind with a field of its own for them checks that itself."""
     wanted = step.spec.resources.gpus
@@ -238,8 +203,6 @@ def _check_files(step: Step, workflow: Workflow, look: Look) -> Iterator[Diagnos
     for path, text in step.texts:
         if isinstance(text, Symbol):
             yield from _check_symbol(text, look, mark((*where, *path)))
-        elif isinstance(text, OutputPath) and _is_folder(look.resolve(text)):
-            yield Diagnostic(f"{str(text)!r} is a folder, not a file to write", mark((*where, *path)))
 
 
 def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:
@@ -252,13 +215,6 @@ def _check_input(file: str, look: Look, mark: Mark) -> Iterator[Diagnostic]:
     except OSError as error:  # too long a name, a folder that may not be looked into
         what = f"cannot be read: {error.strerror}"
     yield Diagnostic(f"the file {file!r} {what}", mark, f"looked for {where}")
-
-
-def _is_folder(where: Path) -> bool:
-    try:
-        return where.is_dir()
-    except OSError:
-        return False
 
 
 def _check_symbol(symbol: Symbol, look: Look, mark: Mark) -> Iterator[Diagnostic]:

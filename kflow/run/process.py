@@ -168,7 +168,7 @@ class Worker:
             return WorkerDied("the worker process was stopped with SIGTERM")
         if code < 0:
             return WorkerDied(f"the worker process crashed with {signal.Signals(-code).name}")
-        return WorkerDied(f"the worker process ended with code {code}")
+        return WorkerDied(f"the worker process ended with code {code}, as if by os._exit(), before the step was done")
 
     def retire(self) -> None:
         """End the process, and let no other one be started, not even one that another thread is about to start."""

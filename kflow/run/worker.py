@@ -35,15 +35,32 @@ def main() -> None:
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(_take_input(), tasks), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
+    output, streams = os.dup(1), (sys.stdout, sys.stderr)
     while True:
         task = json.loads(tasks.get())
         _send(replies, {"event": "started"})
         reply = serve(task, lambda event: _send(replies, event))
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _recover_output(output, streams)
         with contextlib.suppress(OSError):  # a step may have closed it
-            os.write(1, task["mark"].encode())
+            os.write(2, reply.get("traceback", "").encode("utf-8", "backslashreplace"))
+            os.write(output, task["mark"].encode())
         _send(replies, reply)
+
+
+def _recover_output(output: int, streams: tuple[Any, Any]) -> None:
+    """Make standard output and error what they were: a step may have closed them, or put something in their place."""
+    for number, name, stream in zip((1, 2), ("stdout", "stderr"), streams, strict=True):
+        replaced: Any = getattr(sys, name, None)
+        for each in (replaced, stream):
+            with contextlib.suppress(Exception):  # whatever a step has put there
+                each.flush()
+        with contextlib.suppress(OSError):
+            os.dup2(output, number)
+        try:
+            stream.writable()
+        except ValueError:  # it was closed, or taken apart
+            stream = open(number, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: PLW2901, SIM115
+        setattr(sys, name, stream)
 
 
 def _take_input() -> IO[str]:
@@ -80,16 +97,15 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
     dict
         The last event: ``done`` with the outputs, or ``failed`` with one sentence and the traceback.
     """
+    here = os.getpid()
     try:
         os.chdir(task["root"])  # relative paths start at the workflow file, those inside callbacks as well
         spec = Registry()[task["kind"]].model_validate(task["fields"])
         return {"event": "done", "outputs": perform(spec, task, report)}
-    except Exception as error:  # noqa: BLE001  the boundary of a step: whatever it raises is its failure
-        text = traceback.format_exc()
-        with contextlib.suppress(OSError, ValueError):  # a step may have closed it
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        return {"event": "failed", "message": describe_error(error), "traceback": text}
+    except BaseException as error:  # the boundary of a step: whatever it raises is its failure
+        if os.getpid() != here:  # a process that it forked, and that wants to end
+            raise
+        return {"event": "failed", "message": describe_error(error), "traceback": traceback.format_exc()}
 
 
 def perform(
@@ -156,8 +172,12 @@ def describe_error(error: BaseException) -> str:
     >>> describe_error(KeyError("x"))
     "KeyError: 'x'"
     """
+    if isinstance(error, SystemExit):
+        return f"code of the step called sys.exit({error.code!r}); it is to return, or to raise an error"
     # What cannot be encoded cannot be kept in a record.
-    text = str(error).strip().encode("utf-8", "backslashreplace").decode("utf-8")
+    text = _text_of(error).strip().encode("utf-8", "backslashreplace").decode("utf-8")
+    for advice, instead in _ADVICE.items():
+        text = text.replace(advice, instead)
     first = " ".join(text.split("\n\n")[0].split())
     if first.endswith(":"):
         first = _cause(text) or first
@@ -165,9 +185,22 @@ def describe_error(error: BaseException) -> str:
     is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
     if is_full or (isinstance(error, OSError) and first.endswith(" written")):  # NumPy's "256 requested and 2 written"
         return f"a file could not be written to its end; the disk may be full ({first})"
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return f"{first}: what is used there was closed before"
     if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
         return first[:600]
     return f"{name}: {first[:600]}" if first else name
+
+
+_ADVICE = {"make a new HDF5Matrix to read": "run again to use"}
+"""What the core advises those who call it from Python, and what there is to do for others."""
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  a class of the user's
+        return f"(its text cannot be told: {type(failure).__name__} in its __str__)"
 
 
 def _cause(text: str) -> str | None:

@@ -1,17 +1,19 @@
 """From a document to a workflow: types every step, and collects every complaint instead of the first."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from kflow.diagnostics import Diagnostic, suggest
+from kflow.diagnostics import Diagnostic, suggest, visible
 from kflow.document import Document, parse_scalar
 from kflow.errors import UsageError
 from kflow.spec.base import Path_, StepSpec, find_texts, map_texts
 from kflow.spec.complaints import describe_errors, describe_value
 from kflow.spec.references import (
+    LONGEST_NAME,
     RESERVED,
     Fault,
     escape,
@@ -72,8 +74,16 @@ class _Scope:
         if name not in self.environ:
             message = f"the environment variable {name} is not set"
             raise KeyError(message, name, ())
+        try:
+            value = parse_scalar(self.environ[name])
+        except UsageError as error:
+            # Without the value, which may be a secret.
+            reason = str(error).removeprefix(f"{visible(self.environ[name].strip())}: ").partition("\n")[0]
+            reason = re.sub(r"^value:\d+:\d+: ", "", reason)
+            message = f"the environment variable {name} is read as YAML, and is none: {reason}"
+            raise KeyError(message, name, ()) from None
         # A variable is a value and nothing else: what looks like a reference in it is text.
-        return escape(parse_scalar(self.environ[name]))
+        return escape(value)
 
     def report(self, faults: list[Fault]) -> None:
         for fault in faults:
@@ -204,8 +214,11 @@ def _find_kind(name: str, fields: Mapping[str, Any], kinds: Kinds, scope: _Scope
     path = ("steps", name)
     if name in RESERVED:
         scope.complain(f"{name!r} cannot name a step: ${{{name}.x}} means something else", path, on_key=True)
+    elif len(name) > LONGEST_NAME:
+        message = f"the name of a step has at most {LONGEST_NAME} characters, this one has {len(name):,}"
+        scope.complain(message, path, on_key=True)
     elif not is_step_name(name):
-        rule = "a letter or '_', then letters, digits, '_' and '-'"
+        rule = "a letter from a to z or '_', then such letters, digits, '_' and '-'"
         scope.complain(f"{name!r} cannot name a step: use {rule}", path, on_key=True)
     if "kind" not in fields:
         scope.complain(

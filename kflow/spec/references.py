@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 STEP_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+LONGEST_NAME = 200
+"""Characters in the name of a step or a workflow: logs and the folders of runs are called after them."""
 RESERVED = frozenset({"params", "env"})
 
 _NAME = re.compile(STEP_NAME)
@@ -39,7 +41,7 @@ class Fault:
 
 def is_step_name(text: str) -> bool:
     """Tell whether a step may have a name."""
-    return _NAME.fullmatch(text) is not None and text not in RESERVED
+    return _NAME.fullmatch(text) is not None and text not in RESERVED and len(text) <= LONGEST_NAME
 
 
 def parse_target(text: str) -> Target | None:

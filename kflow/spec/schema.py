@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from kflow.spec.base import Compound, StepSpec
 from kflow.spec.calls import FAMILY_KEY, call_schema, keras_names
-from kflow.spec.references import STEP_NAME
+from kflow.spec.references import LONGEST_NAME, STEP_NAME
 from kflow.spec.workflow import Header
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -59,7 +59,7 @@ def _header_schema(kinds: Mapping[str, type[StepSpec]], steps: list[dict[str, An
         "type": "object",
         "description": "The steps by name.",
         "minProperties": 1,
-        "propertyNames": {"pattern": f"^(?!(params|env)$){STEP_NAME}$"},
+        "propertyNames": {"pattern": f"^(?!(params|env)$){STEP_NAME}$", "maxLength": LONGEST_NAME},
         "additionalProperties": {
             "type": "object",
             "required": ["kind"],

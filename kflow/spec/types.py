@@ -180,9 +180,11 @@ class OutputPath(_Text):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Refuse empty paths and folders."""
+        """Refuse empty paths, folders, and what a shell would expand."""
         if not text.strip() or "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:
             raise expected(cls.wanted)
+        if text.startswith("~"):
+            raise fail("'~' does not stand for a home folder here; write the whole path, or './~...' for such a name")
         return cls(text)
 
 

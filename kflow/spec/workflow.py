@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from kflow.document import Document
 from kflow.spec.base import COMPUTING_THREADS, Path_, StepSpec, find_texts
-from kflow.spec.types import Objects, Symbol, expected
+from kflow.spec.references import LONGEST_NAME
+from kflow.spec.types import Objects, Symbol, expected, fail
 
 _THREADED = frozenset({"numpy", "tensorflow"})
 """The libraries whose results can depend on the number of threads."""
@@ -18,7 +19,9 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
-        raise expected("a name of letters, digits, '.', '_' and '-'")
+        raise expected("a name of letters from a to z, digits, '.', '_' and '-'")
+    if len(name) > LONGEST_NAME:
+        raise fail(f"the name of a workflow has at most {LONGEST_NAME} characters, this one has {len(name):,}")
     return name
 
 
@@ -29,8 +32,8 @@ class Header(BaseModel):
 
     kflow: Literal[1] = Field(description="The version of the workflow language.")
     name: Annotated[str, AfterValidator(_check_name)] = Field(
-        description="The name of the experiment: letters, digits, '.', '_' and '-'.",
-        json_schema_extra={"pattern": _NAME},
+        description="The name of the experiment: letters from a to z, digits, '.', '_' and '-'.",
+        json_schema_extra={"pattern": _NAME, "maxLength": LONGEST_NAME},
     )
     description: str | None = Field(default=None, description="A note for the reader.")
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(

@@ -314,6 +314,10 @@ class TestTrain:
             ({"metrics": [{"AUC": {"nam": 1}}]}, "AUC has no argument 'nam'"),
             ({"optimizer": "adamm"}, "unknown optimizer 'adamm'"),
             ({"callbacks": ["Early"]}, "unknown callback 'Early'"),
+            (
+                {"callbacks": [{"BackupAndRestore": {"backup_dir": "b"}}]},
+                "BackupAndRestore would start from what another try left; 'checkpoint' resumes here",
+            ),
             ({"class_weight": {"one": 1.0}}, "a class is a whole number in quotes"),
             ({"validation_split": 0.5, "validation_data": {"x": "${x}", "y": "${y}"}}, "not both"),
             ({"x": "${short}"}, "x has 30 rows and y has 40 rows"),

@@ -105,6 +105,41 @@ def _completions(line: str) -> list[str]:
     return subprocess.run([COMMAND], env=environ, capture_output=True, text=True, check=False).stdout.split()
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "validate", "lock"])
+@pytest.mark.parametrize("name", ["pipe.yaml", "pipe.json"])
+def test_a_pipe_is_no_workflow_and_not_waited_for(make_folder: MakeFolder, command: str, name: str) -> None:
+    """Nobody may ever write to it."""
+    folder = make_folder()
+    os.mkfifo(folder.path / name)
+
+    done = folder.kflow(command, name)
+
+    assert (done.returncode, done.stderr) == (2, f"{name}: the file cannot be read: it is no regular file\n")
+
+
+def test_a_current_folder_that_is_gone_is_told(make_folder: MakeFolder) -> None:
+    """Nothing relative can be found from there."""
+    folder = make_folder()
+    gone = folder.path / "gone"
+    script = f"mkdir {gone}; cd {gone}; rmdir {gone}; exec {sys.executable} -P -m kflow plan ../w.yaml"
+
+    environ = {name: value for name, value in os.environ.items() if name != "KFLOW_STORE"}
+    done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == "the current folder was deleted; go to one that is there, and run the command again\n"
+
+
+def test_an_interruption_before_the_work_begins_is_one_word(make_folder: MakeFolder) -> None:
+    """Wherever it comes, there is no traceback: here while the command's modules are imported."""
+    folder = make_folder()
+    folder.write("typer.py", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+    done = folder.kflow("validate", "w.yaml", PYTHONPATH=os.pathsep.join([str(folder.path), *sys.path]))
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_reader_that_goes_away_gets_no_complaint(make_folder: MakeFolder) -> None:
     """``kflow schema | head -1``, where head has gone before anything is written."""
     process = make_folder().start("schema")

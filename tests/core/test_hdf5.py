@@ -256,7 +256,7 @@ def test_a_file_that_changes_is_noticed(tmp_path, chunks):
     pickled = pickle.dumps(matrix)
     os.truncate(path, path.stat().st_size // 2)
 
-    with pytest.raises(OSError, match=r"'x' of .*a\.h5 has changed since it was opened; make a new"):
+    with pytest.raises(OSError, match=r"'x' of .*a\.h5 has changed since it was opened; make a new HDF5Matrix to read"):
         matrix[0]
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"] = np.zeros(10)

@@ -156,8 +156,7 @@ def test_each_step_has_its_own_log(worker: Worker, tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed; the machine may have run out of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
         ("os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(600)", "was stopped with SIGTERM"),
-        ("os._exit(3)", "ended with code 3"),
-        ("sys.exit(4)", "ended with code 4"),
+        ("os._exit(3)", r"ended with code 3, as if by os\._exit\(\), before the step was done"),
     ],
 )
 def test_a_worker_that_dies_is_told_as_what_it_is(worker: Worker, tmp_path: Path, body: str, message: str) -> None:
@@ -166,6 +165,59 @@ def test_a_worker_that_dies_is_told_as_what_it_is(worker: Worker, tmp_path: Path
         worker.run(make_task(tmp_path, body), ignore)
 
     assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("sys.exit(0)", "code of the step called sys.exit(0); it is to return, or to raise an error"),
+        ("sys.exit('enough')", "code of the step called sys.exit('enough'); it is to return, or to raise an error"),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise OSError\nraise Odd",
+            "Odd: (its text cannot be told: OSError in its __str__)",
+        ),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("os.closerange(1, 3)\nos.close(2)", "[Errno 9] Bad file descriptor: what is used there was closed before"),
+    ],
+)
+def test_whatever_the_code_of_a_step_raises_is_its_failure(
+    worker: Worker, tmp_path: Path, body: str, message: str
+) -> None:
+    """In words, with a traceback in the log; and the worker goes on."""
+    reply = worker.run(make_task(tmp_path, body), ignore)
+    process = worker._process
+
+    assert (reply["event"], reply["message"]) == ("failed", message)
+    assert "Traceback" in (tmp_path / "step.log").read_text()
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
+    assert worker._process is process
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.closerange(1, 2)",
+        "os.closerange(1, 3)\nopen('taken', 'w')",
+        "sys.stdout.close()",
+        "sys.stdout = sys.stderr = None",
+    ],
+)
+def test_a_step_may_close_its_output(worker: Worker, tmp_path: Path, body: str) -> None:
+    """What the next one prints is in its log, and nobody waits for what does not come."""
+    began = time.monotonic()
+    closing = worker.run(make_task(tmp_path, body), ignore)
+    worker.run(make_task(tmp_path, "print('here')\nos.write(2, b'and there\\n')"), ignore)
+
+    assert closing["event"] == "done"
+    assert (tmp_path / "step.log").read_text() == "here\nand there\n" * 2  # a normalizer is called for a sample as well
+    assert time.monotonic() - began < 5
+
+
+def test_a_process_that_a_step_forks_may_exit(worker: Worker, tmp_path: Path) -> None:
+    """It is not the step that ends there."""
+    body = "if os.fork() == 0:\n    sys.exit(0)\nos.wait()"
+
+    assert worker.run(make_task(tmp_path, body), ignore)["event"] == "done"
 
 
 def test_a_worker_that_dies_takes_what_it_forked_along(worker: Worker, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ seed: 3
 steps:
   x: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 96, normalizer: {scale: 0.0625}}
   y: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 96}
-  custom: {kind: register_objects, objects: {Plug: plug.py:Plug}}
+  custom: {kind: register_objects, objects: {Plug: plug.py:Plug, Window: plug.py:Window}}
   model:
     kind: build_model
     layers:
@@ -40,19 +40,45 @@ steps:
     epochs: 7
     batch_size: 16
     callbacks:
-      - ReduceLROnPlateau: {monitor: val_loss, factor: 0.5, patience: 1}
+      - ReduceLROnPlateau: {monitor: val_loss, factor: 0.5, patience: 1, min_delta: 0.3}
       - EarlyStopping: {monitor: val_loss, patience: 3, restore_best_weights: true}
+      - CSVLogger: {filename: log.csv}
+      - CSVLogger: {filename: appended.csv, append: true}
+      - Window
       - Plug
     objects: ${custom}
-    checkpoint: {every: 1}
+    checkpoint: {every: 2}
 """
-# Ends the worker in the second batch of the epochs that the file 'plug' names, each of them once.
+# Ends the worker in the second batch of the epochs that the file 'plug' names, each of them once; and a callback with
+# state of many kinds, of which only what cannot be kept does not count.
 PLUG = """
-import json, os, signal
+import collections, itertools, json, os, random, signal
 from pathlib import Path
-import keras
+import keras, numpy as np
 
 plug = Path(__file__).with_name("plug")
+
+class Steady:
+    def __init__(self):
+        self.numbers = [object()]
+
+class Window(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.window, self.seen, self.last, self.sums = (), {}, collections.deque(maxlen=2), [np.float32(0)]
+        self.names, self.rng, self.own = {"a"}, np.random.default_rng(5), random.Random(5)
+        self.count, self.steady = itertools.count(), Steady()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.window = (*self.window, logs["loss"])[-3:]
+        self.seen[epoch, "loss"] = logs["loss"]
+        self.last.append(epoch)
+        self.sums.append(self.sums[-1] + np.float32(logs["loss"]))
+        self.names.add(str(len(self.seen)))
+        next(self.count)
+        seen = len(self.window) + len(self.seen) + sum(self.last) + len(self.names) + float(sum(self.sums))
+        rate = self.model.optimizer.learning_rate
+        rate.assign(rate * (1 + 0.01 * seen + 0.01 * self.rng.normal() + 0.01 * self.own.random()))
 
 class Plug(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
@@ -68,10 +94,11 @@ class Plug(keras.callbacks.Callback):
 
 @pytest.fixture
 def outputs(make_folder: MakeFolder) -> Callable[..., tuple[dict[str, str], str]]:
-    """Return a function that runs the workflow to its end, and gives the digests and all that was told."""
+    """Return a function that runs the workflow to its end, and gives the digests of all files and what was told."""
 
     def run(kills: list[int]) -> tuple[dict[str, str], str]:
-        folder = make_folder(TRAINING, {"plug.py": PLUG, "plug": json.dumps(kills)}, name=f"killed{len(kills)}")
+        files = {"plug.py": PLUG, "plug": json.dumps(kills), "appended.csv": "of another training\n"}
+        folder = make_folder(TRAINING, files, name=f"killed{len(kills)}")
         store = {"KFLOW_STORE": str(folder.path / ".kflow")}
         told = ""
         for _ in range(len(kills) + 1):
@@ -82,16 +109,26 @@ def outputs(make_folder: MakeFolder) -> Callable[..., tuple[dict[str, str], str]
             assert "the worker process was killed" in done.stdout
         record = json.loads(folder.kflow("show", "latest", "--json", **store).stdout)
         assert not list(Path(folder.path, ".kflow", "checkpoints").iterdir())
-        return {name: each["digest"] for name, each in record["steps"]["fit"]["outputs"].items()}, told
+        made = {name: each["digest"] for name, each in record["steps"]["fit"]["outputs"].items()}
+        return made | {path.name: path.read_text() for path in folder.path.glob("*.csv")}, told
 
     return run
 
 
 def test_a_training_killed_in_several_epochs_gives_the_same_bits(outputs: Any) -> None:
-    """Weights, optimizer state and history, whichever epoch it was killed in, also in the first."""
+    """Weights, optimizer state, history and the files of CSVLogger, whichever epoch it was killed in.
+
+    Callbacks may keep what they like in plain attributes; what changes and is not plain is told, once for each process.
+    """
     whole, quiet = outputs([])
     killed, told = outputs([0, 1, 3, 4])
 
     assert killed == whole
-    assert "goes on" not in quiet
-    assert [line.split()[4] for line in told.splitlines() if "fit goes on after" in line] == ["1", "3", "4"]
+    assert "fit goes on" not in quiet
+    assert [line.split()[4] for line in told.splitlines() if "fit goes on after" in line] == ["2", "4"]
+    assert whole["log.csv"].count("\n") == whole["appended.csv"].count("\n") == 8
+    assert whole["appended.csv"].startswith("of another training\n0,")
+    for text in (quiet, told):
+        assert "Window.count has changed, and a checkpoint cannot keep it (a count)" in text
+        assert text.count("has changed") == text.count("Window.count")
+    assert quiet.count("has changed") == 1

@@ -207,6 +207,15 @@ def test_a_variable_that_is_not_set_is_told() -> None:
     assert complaints(parsed) == [("the environment variable NOWHERE is not set", 6, 13)]
 
 
+def test_a_variable_that_is_no_value_is_told_with_its_name_and_place() -> None:
+    """But for its value, which may be a secret."""
+    parsed = parse("kflow: 1\nname: a\nsteps:\n  a:\n    kind: fetch\n    origin: ${env.N}", N="[1")
+
+    assert complaints(parsed) == [
+        ("the environment variable N is read as YAML, and is none: a ',' or the ']' of a list is missing", 6, 13)
+    ]
+
+
 def test_a_param_in_a_param_is_refused_once() -> None:
     """It is told where the param is, and not again where it is used."""
     parsed = parse(
@@ -231,6 +240,18 @@ def test_a_step_has_a_name_that_a_reference_can_hold(name: str) -> None:
 
     assert [(each[0].split(":")[0], *each[1:]) for each in complaints(parsed)] == [
         (f"{name.strip(chr(39))!r} cannot name a step", 4, 3)
+    ]
+
+
+def test_a_name_that_no_file_could_bear_is_refused() -> None:
+    """The log of a step and the folder of a run are called after them."""
+    good = parse(f"kflow: 1\nname: {'w' * 200}\nsteps:\n  {'s' * 200}: {{kind: fetch, origin: x}}")
+    bad = parse(f"kflow: 1\nname: {'w' * 201}\nsteps:\n  {'s' * 300}: {{kind: fetch, origin: x}}")
+
+    assert complaints(good) == []
+    assert complaints(bad) == [
+        ("the name of a workflow has at most 200 characters, this one has 201", 2, 7),
+        ("the name of a step has at most 200 characters, this one has 300", 4, 3),
     ]
 
 
