@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kflow import durable
-from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
+from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
 from kflow.store.locks import claimed, exclude, held, is_held
 
 _SETTLED = 60.0
@@ -51,12 +51,11 @@ class Store:
         """
         try:
             # A text, because pathlib would cost more than the look itself.
-            with open(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}/{MANIFEST}", encoding="utf-8") as stream:  # noqa: PTH123
-                manifest = Manifest.from_json(stream.read())
+            manifest = read_manifest(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}")
             entry = Entry(self._folder(fingerprint), manifest)
             if entry.manifest.fingerprint == fingerprint and entry.is_whole():
                 return entry
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
+        except (OSError, ValueError):  # there is none, or a damaged one
             pass
         return self.base.lookup(fingerprint) if self.base else None
 
@@ -77,8 +76,8 @@ class Store:
         if not entry.manifest.files:
             return True
         stamp = self.root / "verified" / entry.manifest.fingerprint
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(stamp.read_text(encoding="utf-8")) == entry.stamp():
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if json.loads(durable.read_bytes(stamp)) == entry.stamp():
                 return True
         try:
             is_sound = not entry.find_damage()
@@ -93,7 +92,8 @@ class Store:
         stamp = self.root / "verified" / entry.manifest.fingerprint
         with contextlib.suppress(OSError):
             stamp.parent.mkdir(exist_ok=True)
-            stamp.write_text(json.dumps(entry.stamp()), encoding="utf-8")
+            with open(stamp, "w", encoding="utf-8", opener=durable.open_at_once) as stream:  # noqa: PTH123
+                stream.write(json.dumps(entry.stamp()))
 
     @contextlib.contextmanager
     def _guard(self, kind: int) -> Iterator[None]:
@@ -121,8 +121,8 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """Yield every entry that has a manifest, in no order."""
         for folder in (self.root / "entries").glob("*/*"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                yield Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+            with contextlib.suppress(OSError, ValueError):
+                yield Entry(folder, read_manifest(folder))
 
     def set_aside(self, fingerprint: str) -> None:
         """Keep a damaged entry for study; from now on it is a miss."""
@@ -136,8 +136,8 @@ class Store:
         """Say why there is no entry that could be reused."""
         folder = self._folder(fingerprint)
         try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            manifest = read_manifest(folder)
+        except (OSError, ValueError):
             if folder.exists():
                 return "its stored result is damaged"
             is_aside = any((self.root / "damaged").glob(f"{fingerprint[:16]}-*"))
@@ -198,7 +198,7 @@ class Store:
         manifest = replace(manifest, files=describe_files(staged))
         if manifest.files:
             durable.sync_tree(staged)
-        durable.write_new(staged / MANIFEST, manifest.to_json().encode())
+        durable.write_new(staged / MANIFEST, manifest.to_bytes())
         durable.sync_folder(staged)
         entry = Entry(self._folder(manifest.fingerprint), manifest)
         durable.make_folder(entry.folder.parent)

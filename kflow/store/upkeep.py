@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kflow.store.entry import MANIFEST, Entry, Manifest
+from kflow.store.entry import MANIFEST, Entry, read_manifest
 from kflow.store.store import Store
 
 GRACE = 3600.0
@@ -115,11 +115,11 @@ def inspect(store: Store) -> Iterator[Finding]:
 
 def _inspect(folder: Path) -> Finding:
     try:
-        manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
         damage = Entry(folder, manifest).find_damage()
     except PermissionError as error:
         return Finding(folder.name, unreadable=f"{error.filename or folder}: {error.strerror}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return Finding(folder.name, damaged=[MANIFEST])
     if manifest.fingerprint != folder.name:
         damage = [MANIFEST]
