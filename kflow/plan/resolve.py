@@ -183,12 +183,7 @@ def _check_needs(parsed: Parsed) -> Iterator[Diagnostic]:
 def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
     """Yield the steps that would write over a file of another step's, one that a step reads, or the workflow."""
     writers: dict[str, str] = {}
-    outputs = [
-        (step.name, path, text)
-        for step in workflow.steps.values()
-        for path, text in step.texts
-        if isinstance(text, OutputPath)
-    ]
+    outputs = list(_find_outputs(workflow))
     if not outputs:
         return
     readers = dict(_find_readers(workflow, look))
@@ -203,6 +198,18 @@ def _find_clashes(workflow: Workflow, look: Look) -> Iterator[Diagnostic]:
             yield Diagnostic(f"step {name!r} writes {str(text)!r}, which {readers[where]!r} reads", mark)
         if where == itself:
             yield Diagnostic(f"step {name!r} writes {str(text)!r}, which is this workflow itself", mark)
+
+
+def find_uses(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
+    """Yield the real path of each file that a step reads or writes, data or code, with what it does, in words."""
+    yield from ((where, f"step {name!r} reads it") for where, name in _find_readers(workflow, look))
+    yield from ((_real(text, look), f"step {name!r} writes it") for name, _, text in _find_outputs(workflow))
+
+
+def _find_outputs(workflow: Workflow) -> Iterator[tuple[str, Path_, OutputPath]]:
+    """Yield each path that a step writes to, with the name of the step and the path of the field."""
+    for step in workflow.steps.values():
+        yield from ((step.name, path, text) for path, text in step.texts if isinstance(text, OutputPath))
 
 
 def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
