@@ -247,6 +247,23 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_brings_nothing_in(tmp_path: Pat
     assert is_empty(tmp_path / "second")
 
 
+@pytest.mark.parametrize("of", [the_file, the_manifest])
+def test_a_folder_in_the_place_of_a_file_is_in_the_way_of_one_entry(
+    tmp_path: Path, there: Path, of: Callable[[Path], Path]
+) -> None:
+    """It is refused, and cannot be replaced; the path is named, and the remote serves all others."""
+    path = of(there)
+    path.unlink()
+    path.mkdir()
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+    with pytest.raises(RefusedError):
+        pull(tmp_path, remote)
+
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{path}'"):
+        remote.push(publish(Store(tmp_path / "third")))
+    assert remote.failure is None
+
+
 def test_a_damaged_file_is_mended_where_the_result_is_the_same(tmp_path: Path, there: Path) -> None:
     """A name that is a digest says which bytes belong there."""
     the_file(there).write_bytes(b"x" * 999 + b"y")
