@@ -43,7 +43,7 @@ def recall(archive: Path, folder: Path) -> Extraction | None:
         if _seen(folder, entries) != entries:
             return None
         return Extraction(folder, mark["format"], mark["members"], mark["size"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # none, or not one of ours
 
 
