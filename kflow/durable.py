@@ -1,8 +1,8 @@
 """Writing so that after a crash a file is either the old one, the new one, or absent: never a part of it.
 
 The order is what counts: write beside the target, fsync, rename, fsync the folder. What a killed process has left
-beside a target is removed by the next one that writes it. Reading, here, waits for nothing that may lie in the place of a file.
-Paths are text, as a run that has nothing to do writes its record and must not wait for a library.
+beside a target is removed by the next one that writes it. Reading waits for nothing that may lie in the place of a
+file. Paths are text, as a run that has nothing to do writes its record and must not wait for a library.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ def read_bytes(path: Name) -> bytes:
     OSError
         If it cannot be read, or is no regular file of a bearable size.
     """
-    with open(path, "rb", buffering=0, opener=open_at_once) as stream:  # noqa: PTH123
+    with open(path, "rb", buffering=0, opener=open_at_once) as stream:
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
             raise OSError(errno.EINVAL, "it is no file of that kind", os.fspath(path))
