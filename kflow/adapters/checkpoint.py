@@ -20,7 +20,7 @@ NAME = "checkpoint.npz"
 PAUSE = 60.0
 """Seconds between two checkpoints where the workflow does not say after how many epochs one is due."""
 
-_FORMAT = 1
+_FORMAT = 2
 _NOT_STATE = {"_model", "params", "monitor_op", "validation_data"}
 """What Keras gives a callback anew in each training."""
 
@@ -46,10 +46,11 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if not (folder / NAME).is_file():  # from a pipe in its place reading may never end
         return None
     try:
-        with np.load(folder / NAME, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # Opened here, as NumPy leaves a file open that is no zip file.
+        with (folder / NAME).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}  # each has a sum of its own, which is checked
         state = json.loads(arrays.pop("state").tobytes())
-        if state.pop("format") != _FORMAT:
+        if state.pop("format") != _FORMAT or state.pop("names") != sorted(arrays):
             return None
         return Checkpoint(arrays=arrays, **state)
     except Exception:  # noqa: BLE001  damage: NumPy, zipfile, its ways to pack, and JSON have a dozen words for it
@@ -62,6 +63,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
     state = {
         "format": _FORMAT,
+        "names": sorted(checkpoint.arrays),
         "epochs": checkpoint.epochs,
         "has_stopped": checkpoint.has_stopped,
         "history": checkpoint.history,
