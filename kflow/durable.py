@@ -1,8 +1,8 @@
 """Writing so that after a crash a file is either the old one, the new one, or absent: never a part of it.
 
 The order is what counts: write beside the target, fsync, rename, fsync the folder. What a killed process has left
-beside a target is removed by the next one that writes it. Paths are text here, as a run that has nothing to do writes
-its record and must not wait for a library.
+beside a target is removed by the next one that writes it. Reading waits for nothing that may lie in the place of a
+file. Paths are text, as a run that has nothing to do writes its record and must not wait for a library.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ Name = str | os.PathLike[str]
 
 _ABANDONED = 3600.0
 """Seconds without a change after which nobody can be writing a file any more."""
+_LARGEST = 2**30
+"""Bytes; no file that is read whole comes near it."""
 
 
 def write_text(path: Name, text: str) -> None:
@@ -91,6 +93,26 @@ def _sweep(folder: str, prefix: str, length: int) -> None:
             is_staged = len(each.path) == length and each.path.startswith(prefix) and each.path.endswith(".tmp")
             if is_staged and time.time() - each.stat().st_mtime > _ABANDONED:
                 os.unlink(each)  # noqa: PTH108
+
+
+def read_bytes(path: Name) -> bytes:
+    """Return the content of a file; a pipe or a device in its place is refused, for reading from it may never end.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no regular file of a bearable size.
+    """
+    with open(path, "rb", buffering=0, opener=open_at_once) as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            raise OSError(errno.EINVAL, "it is no file of that kind", os.fspath(path))
+        return stream.readall()
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Open a file, as `open` wants it, without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def make_folder(path: Name) -> None:

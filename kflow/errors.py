@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:  # diagnostics lie above errors, so only their names are known
 
 
 _FULL = "make room, and 'kflow run' goes on: what was finished is kept"
-_CLOSED = "make it writable"
+_CLOSED, _HIDDEN = "make it writable", "make it readable"
 _OTHER_STORE = ", or name another store with --store or KFLOW_STORE"
 _ADVICE = {
     errno.ENOSPC: _FULL,
@@ -42,10 +44,23 @@ def describe_disk_error(error: OSError, place: object, store: object = None) -> 
     """
     advice = _ADVICE.get(error.errno or 0)
     where = error.filename2 or error.filename or place
-    if advice is _CLOSED and store and f"{where}/".startswith(f"{store}/"):
+    if advice is _CLOSED and is_hidden(str(where)):
+        advice = _HIDDEN
+    if advice in {_CLOSED, _HIDDEN} and store and f"{where}/".startswith(f"{store}/"):
         advice += _OTHER_STORE
     text = f"{where}: {error.strerror or error}"
     return f"{text}; {advice}" if advice else text
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether there is, or may be, a file that may not be read, or a folder that may not be looked into."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116
+    except PermissionError:  # a folder above it is closed
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK)
 
 
 class KflowError(Exception):

@@ -22,6 +22,25 @@ def test_text_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> No
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("what", ["a pipe", "a device", "a folder", "a hole"])
+def test_reading_waits_for_nothing_in_the_place_of_a_file(tmp_path: Path, what: str) -> None:
+    """It is refused with its path."""
+    path = tmp_path / "a"
+    match what:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "a folder":
+            path.mkdir()
+        case "a hole":
+            path.touch()
+            os.truncate(path, 2**40)
+
+    with pytest.raises(OSError, match=f"'{path}'"):
+        durable.read_bytes(path)
+
+
 def test_a_full_disk_leaves_the_old_text(tmp_path: Path) -> None:
     """Where no more bytes can be written, the old file is still there and no part of the new one."""
     path = tmp_path / "a.json"

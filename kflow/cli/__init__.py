@@ -1,6 +1,7 @@
 """The command line: parse, call, exit code. A command's module is imported when the command is used.
 
-Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.
+Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 3 ``kflow plan --exit-code`` found work
+to do, 130 interrupted.
 """
 
 import contextlib

@@ -14,7 +14,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, "
+    "3 'plan --exit-code' found work to do, 130 interrupted.",
 )
 
 
@@ -354,7 +355,7 @@ def store_gc(
     store: StoreOption = None,
     debug: Debug = False,
 ) -> None:
-    """Remove entries; runs under way are not disturbed."""
+    """Remove entries, checkpoints and what was set aside; runs under way are not disturbed."""
     del debug
     _call_store(
         "collect_garbage",

@@ -1,6 +1,7 @@
 """From the arguments of a command to a bound workflow."""
 
 import contextlib
+import errno
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kflow.cli.output import say
 from kflow.document import Document, load_document, parse_scalar
-from kflow.errors import UsageError
+from kflow.errors import RunError, UsageError, describe_disk_error, is_hidden
 from kflow.plan.resolve import Bound, bind
 from kflow.registry import Registry
 from kflow.spec.parse import parse_workflow
@@ -108,10 +109,21 @@ def _refuse_plan(file: Path) -> None:
 
 
 def open_store(store: Path | None) -> "Store":
-    """Return the store: the one asked for, or ``.kflow`` in the current folder. Nothing is made yet."""
+    """Return the store: the one asked for, or ``.kflow`` in the current folder. Nothing is made yet.
+
+    Raises
+    ------
+    RunError
+        If it may not be looked into: it would seem to be empty.
+    """
     from kflow.store.store import Store
 
-    return Store(_store_folder(store))
+    root = os.fspath(_store_folder(store))
+    for folder in (root, f"{root}/entries", f"{root}/runs"):
+        if is_hidden(folder):
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+            raise RunError(describe_disk_error(error, root, root))
+    return Store(Path(root))
 
 
 def _store_folder(store: Path | None) -> Path:

@@ -40,6 +40,10 @@ def run(
     before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace, store)
+    if output is not None:
+        from kflow.cli.saved import Wanted, require_free, save_plan
+
+        require_free(output, file, bound.workflow, workspace)
     kept = open_store(store)
     sharing = open_sharing(remote, pushes=False)
     planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
@@ -49,8 +53,6 @@ def run(
     say(told)
     is_done = all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:
-        from kflow.cli.saved import Wanted, save_plan
-
         save_plan(output, Wanted(file, overrides, choice), planner, actions)
     elif is_done:
         from kflow.run.compiling import Scene, compile_plan

@@ -3,7 +3,7 @@
 import io
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from kflow.cli.saved import find_plan, locate_workflow, require_same
 from kflow.errors import UsageError
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
-from kflow.plan.select import select_steps
+from kflow.plan.select import needed, select_steps
 from kflow.report.console import Console
 from kflow.run import events
 from kflow.run.compiled import installed
@@ -58,7 +58,7 @@ def run(
     path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)
-    lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path)) if is_locked else None
+    lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path), selected) if is_locked else None
     if plan is not None:
         require_same(plan, given, file, make_planner(bound, kept, workspace, path, sharing))
     elif selected is not None:
@@ -97,11 +97,14 @@ def heed_signals() -> None:
         signal.signal(signal.SIGHUP, _interrupt)
 
 
-def _check_lock(bound: Bound, file: Path, planner: Planner) -> Lock:
-    """Compare with the lock all that can be told before a run."""
+def _check_lock(bound: Bound, file: Path, planner: Planner, selected: Collection[str] | None) -> Lock:
+    """Compare with the lock all that can be told before a run, of the steps that it is about."""
     lock = read_lock(lock_path(file))
-    misses = lock.check_names(bound.workflow.steps)
+    wanted = set(bound.order) if selected is None else needed(bound.needs, selected)
+    misses = lock.check_names(bound.workflow.steps) if selected is None else []
     for action in planner.preview():
+        if action.step not in wanted:
+            continue
         misses += lock.check_action(action)
         if action.entry:
             misses += lock.check_outputs(action.step, action.entry.digests)

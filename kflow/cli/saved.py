@@ -11,9 +11,14 @@ from typing import Any
 
 from kflow import __version__, durable
 from kflow.cli.loading import choose_actions
+from kflow.cli.output import say
 from kflow.errors import UsageError
+from kflow.plan.outputs import find_uses
 from kflow.plan.planner import Action, Planner
 from kflow.plan.saved import PlanChangedError, SavedPlan, describe_steps, is_saved_plan, read_plan
+from kflow.run.lock import lock_path
+from kflow.spec.workflow import Workflow
+from kflow.workspace import Workspace
 
 _OPTIONS = {"only": "--only", "first": "--from", "last": "--until"}
 
@@ -28,21 +33,49 @@ class Wanted:
 
 
 def save_plan(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Action]) -> None:
-    """Write a plan down.
+    """Write a plan down, in a place that was found free.
 
     Raises
     ------
     UsageError
-        If it would take the place of the workflow, or cannot be written.
+        If it cannot be written.
     """
-    if os.path.realpath(plan) == os.path.realpath(wanted.file):
-        message = f"-o {plan}: this is the workflow itself; name another file"
-        raise UsageError(message)
     try:
         durable.write_text(plan, _describe(plan, wanted, planner, actions).to_json())
     except OSError as error:
         message = f"-o {plan}: {error.strerror}"
         raise UsageError(message) from None
+
+
+def require_free(plan: Path, file: Path, workflow: Workflow, workspace: Workspace) -> None:
+    """Make sure that a plan would take the place of nothing, or of an older plan.
+
+    Raises
+    ------
+    UsageError
+        If the file belongs to the workflow, there or still to come, or is another one that holds something.
+    """
+    uses = {
+        **dict(find_uses(workflow, workspace)),
+        os.path.realpath(lock_path(file)): "this is the lock of the workflow",
+        os.path.realpath(file): "this is the workflow itself",
+    }
+    use = uses.get(os.path.realpath(plan))
+    if use is None and _holds_something_else(plan):
+        use = "this file is no saved plan, and would be gone"
+    if use is not None:
+        message = f"-o {plan}: {use}; name another file"
+        raise UsageError(message)
+
+
+def _holds_something_else(plan: Path) -> bool:
+    """Tell whether there is a file that is no saved plan; what cannot be a file is told when it is written."""
+    try:
+        with open(plan, "rb", opener=durable.open_at_once) as stream:
+            head = stream.read(64)
+    except OSError:
+        return plan.is_file()
+    return bool(head) and not is_saved_plan("", head)
 
 
 def find_plan(file: Path) -> SavedPlan | None:
@@ -77,7 +110,7 @@ def locate_workflow(plan: SavedPlan, file: Path) -> Path:
 
 
 def require_same(plan: SavedPlan, file: Path, workflow: Path, planner: Planner) -> None:
-    """Make sure, before anything runs, that what was planned is what would be run now.
+    """Make sure, before anything runs, that what was planned is what would be run now, and tell what was done since.
 
     Raises
     ------
@@ -85,10 +118,15 @@ def require_same(plan: SavedPlan, file: Path, workflow: Path, planner: Planner) 
         With everything that changed since.
     """
     wanted = Wanted(workflow, plan.overrides, plan.choice)
-    changes = plan.find_changes(_describe(file, wanted, planner, choose_actions(planner, **plan.choice)))
+    present = _describe(file, wanted, planner, choose_actions(planner, **plan.choice))
+    changes = plan.find_changes(present)
     if changes:
         lines = [f"{file} is not what would be run now:", *(f"  {change}" for change in changes)]
         raise PlanChangedError("\n".join([*lines, f"nothing was run; '{_command(plan, workflow, file)}' plans anew"]))
+    done = plan.find_done(present)
+    if done:
+        names = ", ".join(done[:5]) + (", ..." if len(done) > 5 else "")
+        say(f"{file}: done since it was made, and reused: {names}")
 
 
 def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Action]) -> SavedPlan:

@@ -1,5 +1,6 @@
 """``kflow store``: what is in the store, whether it is whole, and what may go."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.errors import RunError, UsageError
 from kflow.report.tables import columns, describe_bytes
-from kflow.run.record import read_records
+from kflow.run.record import read_records, unreadable_records
 from kflow.run.sharing import Sharing
 from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
+from kflow.store.place import describe_failure
 from kflow.store.store import Store
 from kflow.store.upkeep import Policy, Usage, collect, inspect, list_usage, measure
 
@@ -22,6 +24,8 @@ PARTS = {
     "damaged": "entries that were set aside",
     "tmp": "work under way",
 }
+_COUNTED = {"checkpoints": "checkpoints", "damaged": "that were set aside"}
+"""How what is no entry is called where it is counted."""
 
 
 def _open(store: Path | None) -> Store:
@@ -36,7 +40,7 @@ def _open(store: Path | None) -> Store:
 def list_entries(store: Path | None) -> int:
     """Print every entry, the one used last in front."""
     usages = list_usage(_open(store))
-    rows = [(each.entry.manifest.fingerprint[:16], each.entry.manifest.kind, *_facts(each)) for each in usages]
+    rows = [(each.fingerprint[:16], each.kind, *_facts(each)) for each in usages]
     say(columns([("fingerprint", "kind", "size", "last used (UTC)"), *rows]) if rows else "no entries")
     return 0
 
@@ -93,9 +97,11 @@ def collect_garbage(
     if not is_dry:
         kept.sweep()
     for usage in gone:
-        say(f"{usage.entry.manifest.fingerprint[:16]} ({usage.entry.manifest.kind}) {' '.join(_facts(usage))}")
+        say(f"{usage.fingerprint[:16]} ({usage.kind}) {' '.join(_facts(usage))}")
+    counts = Counter(usage.part for usage in gone)
+    more = "".join(f", {counts[part]} {name}" for part, name in _COUNTED.items() if counts[part])
     verb = "would be removed" if is_dry else "removed"
-    say(f"{len(gone)} entries {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
+    say(f"{counts['entries']} entries{more} {verb}, {describe_bytes(sum(usage.size for usage in gone))}")
     return 0
 
 
@@ -107,11 +113,11 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
         raise UsageError(message)
     kept = _open(store)
     gone = "damaged or not in the store any more"
-    counts = dict.fromkeys(("pushed", "there already", gone), 0)
+    counts = dict.fromkeys(("pushed", "there already", "not pushed", gone), 0)
     for name, step in find_run(run_id, kept.root).steps.items():
         entry = kept.lookup(step.fingerprint) if step.fingerprint and step.outputs else None
         if entry and kept.is_sound(entry):
-            outcome = "pushed" if _push(sharing, entry) else "there already"
+            outcome = _push(sharing, entry, name)
         elif step.outputs:
             outcome = gone
             say(f"{name}: {outcome}")
@@ -119,18 +125,34 @@ def push(run_id: str, remote: str | None, store: Path | None) -> int:
             continue
         counts[outcome] += 1
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to push")
-    return 1 if counts[gone] else 0
+    return 1 if counts[gone] or counts["not pushed"] else 0
 
 
-def _push(sharing: Sharing, entry: Entry) -> bool:
+def _push(sharing: Sharing, entry: Entry, step: str) -> str:
     try:
-        return sharing.remote.push(entry)
+        return "pushed" if sharing.remote.push(entry) else "there already"
     except RunError as error:
         message = f"the remote cannot be used: {error}"
         raise RunError(message) from None
+    except OSError as error:
+        say(f"{step}: not pushed: {describe_failure(error)}")
+        return "not pushed"
 
 
 def _referenced(store: Store) -> set[str]:
+    """Return the fingerprints that the runs in a store speak of.
+
+    Raises
+    ------
+    RunError
+        If a record cannot be read: its run may have used anything.
+    """
+    closed = list(unreadable_records(store.root))
+    if closed:
+        lines = ["it cannot be told what is referenced, and nothing was removed:"]
+        lines += [f"  {path}: {reason}" for path, reason in closed]
+        advice = "remove the folder of a run that you can do without, or use the kflow that wrote it; "
+        raise RunError("\n".join([*lines, f"{advice}--older-than and --max-size ask no record"]))
     return {
         step.fingerprint for record in read_records(store.root) for step in record.steps.values() if step.fingerprint
     }

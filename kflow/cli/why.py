@@ -21,14 +21,17 @@ def run(step: str, run_id: str, against: str | None, store: Path | None) -> int:
         say(f"{step}: {new.steps[step].reason}; no earlier run of {new.workflow.path} has done it")
         return 0
     _require_step(old, step)
+    if old.id == new.id:
+        say(f"{step}: nothing differs, as {new.id} is compared with itself")
+        return 0
     lines = [f"{step} of {new.id} was {_status(new, step)}, compared with {old.id}:", *explain_step(new, old, step)]
     say("\n".join(map(visible, lines)))
     return 0
 
 
 def _status(record: RunRecord, step: str) -> str:
-    status = record.steps[step].status
-    return f"{status}: {record.steps[step].reason}" if record.steps[step].reason else status
+    status, reason = record.steps[step].status, record.steps[step].reason
+    return f"{status}: {reason}" if reason and reason != "unchanged" else status  # told by what follows
 
 
 def _require_step(record: RunRecord, step: str) -> None:

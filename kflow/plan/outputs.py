@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from kflow.diagnostics import Diagnostic
+from kflow.diagnostics import Diagnostic, Mark
 from kflow.spec.base import Look, input_paths, modules
 from kflow.spec.types import OutputPath
 from kflow.spec.workflow import Workflow
@@ -31,12 +31,7 @@ def check_outputs(workflow: Workflow, look: Look, store: Path | None, *, writes:
     writes : bool
         Whether the files will be written, and not only made.
     """
-    outputs = [
-        (step.name, text, workflow.document.mark(("steps", step.name, *path)))
-        for step in workflow.steps.values()
-        for path, text in step.texts
-        if isinstance(text, OutputPath)
-    ]
+    outputs = list(_find_outputs(workflow))
     if not outputs:
         return
     readers, writers = dict(_find_readers(workflow, look)), dict[str, str]()
@@ -59,6 +54,20 @@ def check_outputs(workflow: Workflow, look: Look, store: Path | None, *, writes:
         problem = _check_place(str(text), look.absolute(text), writes=writes)
         if problem:
             yield Diagnostic(problem, mark)
+
+
+def find_uses(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:
+    """Yield the real path of each file that a step reads or writes, data or code, with what it does, in words."""
+    yield from ((where, f"step {name!r} reads it") for where, name in _find_readers(workflow, look))
+    yield from ((_real(text, look), f"step {name!r} writes it") for name, text, _ in _find_outputs(workflow))
+
+
+def _find_outputs(workflow: Workflow) -> Iterator[tuple[str, OutputPath, Mark | None]]:
+    """Yield each path that a step writes to, with the name of the step and where it stands."""
+    for step in workflow.steps.values():
+        for path, text in step.texts:
+            if isinstance(text, OutputPath):
+                yield step.name, text, workflow.document.mark(("steps", step.name, *path))
 
 
 def _find_readers(workflow: Workflow, look: Look) -> Iterator[tuple[str, str]]:

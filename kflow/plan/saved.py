@@ -54,6 +54,14 @@ class SavedPlan:
             found += _compare(name, step, other.steps[name]) if name in other.steps else [f"step {name!r} is gone"]
         return found
 
+    def find_done(self, other: "SavedPlan") -> list[str]:
+        """Return the steps that were to be run, perhaps after others, and whose results are there now, in `other`."""
+        return [
+            name
+            for name, step in self.steps.items()
+            if step["action"] != "reuse" and name in other.steps and other.steps[name]["action"] == "reuse"
+        ]
+
     def check_action(self, action: Action) -> list[str]:
         """Say how a step, now that its turn has come, is not what was planned."""
         step = self.steps.get(action.step)
@@ -80,12 +88,10 @@ def _pairs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str
 
 _NOW = {
     ("reuse", "run"): "was to be reused, and would be run now ({reason})",
-    ("run", "reuse"): "was to be run, and its result is in the store now",
-    ("wait", "run"): "was to wait, and would be run now ({reason})",
-    ("wait", "reuse"): "was to wait, and its result is in the store now",
     ("run", "wait"): "was to be run, and {reason} now",
     ("reuse", "wait"): "was to be reused, and {reason} now",
 }
+"""How a plan is not kept. It is where a step is further than it was: an earlier run of the plan has come so far."""
 
 
 def _compare(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -93,11 +99,11 @@ def _compare(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
     changes = [] if is_same else differences(*_comparable(old["components"], new["components"]))
     if changes:
         yield f"step {name!r}: {'; '.join(changes)}"
-    elif old["action"] != new["action"]:
+    elif (old["action"], new["action"]) in _NOW:
         change = _NOW[old["action"], new["action"]].format(reason=new["reason"])
         was_elsewhere = "in the remote" in str(old["reason"])
         yield f"step {name!r} {change}{'; the plan counts on a remote: name it with --remote' if was_elsewhere else ''}"
-    elif old["outputs"] != new["outputs"]:
+    elif old["action"] == "reuse" and old["outputs"] != new["outputs"]:
         yield f"the stored result of step {name!r} is another"
 
 

@@ -88,8 +88,7 @@ def write(store: str, key: Sequence[Any], value: Mapping[str, Any]) -> None:
 def read(store: str, key: Sequence[Any]) -> dict[str, Any] | None:
     """Return a compiled command; None where there is none, or not a whole one."""
     try:
-        with open(place(store, key), encoding="utf-8") as stream:  # noqa: PTH123
-            check, _, body = stream.read().partition("\n")
+        check, _, body = durable.read_bytes(place(store, key)).decode("utf-8").partition("\n")
     except (OSError, ValueError):
         return None
     if check != f"{zlib.crc32(body.encode()):08x}":

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from kflow import durable
+
 JOURNAL = "journal.jsonl"
 LAG = 0.1
 """Seconds after the end of a step until the journal is on the disk: small steps share the time that it takes.
@@ -84,10 +86,10 @@ class Journal:
 def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a journal says of steps, oldest first; a line that was cut off is left out."""
     try:
-        text = (folder / JOURNAL).read_bytes()
+        text = durable.read_bytes(folder / JOURNAL)
     except OSError:
         return
     for line in text.split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             note = json.loads(line)
             yield str(note["step"]), dict(note["state"])

@@ -97,7 +97,7 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if target:
             run.files[f"{name}.{output}"] = _export(run, entry, output, target)
-        elif output in spec.announces:
+        elif output in spec.announces and run.wishes.exports:
             run.files[f"{name}.{output}"] = entry.folder / output / str(stored.description["name"])
         if stored.type == "metrics":
             run.record.metrics[name] = dict(stored.description["metrics"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kflow.plan.resolve import Bound
 
 RECORD = "record.json"
+FORMAT: Literal[1] = 1
 LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
 
 # JSON has no word for the loss of a training that went wrong, so a text stands for it.
@@ -98,7 +99,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
-    format: Literal[1] = 1
+    format: Literal[1] = FORMAT
     id: str
     status: Literal["running", "succeeded", "failed", "interrupted"]
     started: str = Field(description="UTC, ISO 8601.")
@@ -168,7 +169,7 @@ def close_record(record: RunRecord, folder: Path) -> Path:
 def read_record(folder: Path) -> RunRecord | None:
     """Return the record of a run with what its journal adds; None when it cannot be read."""
     try:
-        record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
+        record = RunRecord.model_validate_json(durable.read_bytes(folder / RECORD))
     except (OSError, ValidationError):
         return None
     if record.status != "running":
@@ -195,6 +196,40 @@ def read_records(root: Path) -> Iterator[RunRecord]:
         record = read_record(folder)
         if record:
             yield record
+
+
+def unreadable_records(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the records below a store that are there and say nothing to this kflow, each with the reason.
+
+    A run that was killed before it wrote its first record has none, and has used nothing.
+    """
+    for folder in run_folders(root):
+        for path in (folder / RECORD, folder / JOURNAL):
+            with contextlib.suppress(FileNotFoundError):
+                reason = _explain_unreadable(path)
+                if reason:
+                    yield path, reason
+
+
+def _explain_unreadable(path: Path) -> str | None:
+    """Return why a record cannot be read; of a journal it is enough that its bytes can be."""
+    try:
+        data = durable.read_bytes(path)
+        if path.name == RECORD:
+            RunRecord.model_validate_json(data)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return error.strerror
+    except ValidationError:
+        return "it is damaged" if _format_of(data) in (None, FORMAT) else "it is of another version of kflow"
+    return None
+
+
+def _format_of(data: bytes) -> Any:
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        return json.loads(data).get("format")
+    return None
 
 
 def previous_components(

@@ -11,7 +11,7 @@ from kflow.artifacts.travel import Home
 from kflow.plan.planner import Stored
 from kflow.spec.base import StepSpec
 from kflow.store.entry import Entry
-from kflow.store.place import RemoteError
+from kflow.store.place import RemoteError, describe_failure
 from kflow.store.portable import RefusedError
 from kflow.store.remote import Expected, Remote
 from kflow.store.store import Store
@@ -58,8 +58,8 @@ class Sharing:
             self.remote.push(entry)
         except RemoteError as error:
             self._tell(error, report)
-        except OSError as error:  # the entry is gone again, or there is no room for the manifest
-            report({"event": "remote", "message": f"the result was not pushed: {error.strerror}"})
+        except OSError as error:  # the entry is gone again, there is no room for the manifest, a folder is in the way
+            report({"event": "remote", "message": f"the result was not pushed: {describe_failure(error)}"})
 
     def _tell(self, error: RemoteError, report: Report) -> None:
         if not self.remote.over.is_set() and self.said.acquire(blocking=False):

@@ -50,7 +50,7 @@ class Wishes:
     shows_output: bool = False
     """Whether what the steps print is told as it comes."""
     exports: bool = True
-    """Whether the files that the user asked for by path are put in place."""
+    """Whether the files that the user asked for by path are put in place, and others are told of."""
     lock: Promise | None = None
     """What every step and output must be equal to: a lock, or a saved plan."""
     sharing: Sharing | None = None

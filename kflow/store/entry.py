@@ -1,16 +1,21 @@
 """The manifest of an entry: what lies in it, and how to see that it is whole."""
 
+import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kflow import durable
 from kflow.artifacts import ExternalFile, digest_file
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
+_SEAL = b', "digest": "'
+"""What stands between a sealed object and its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +48,32 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the step had to say: metrics, versions."""
 
-    def to_json(self) -> str:
-        """Return the text of the manifest."""
+    def to_bytes(self) -> bytes:
+        """Return the manifest as it lies in the store: JSON, with its own digest at the end."""
         value = {"format": FORMAT, **_fields(self)}
-        return json.dumps(value, default=_fields, sort_keys=True) + "\n"
+        return seal(json.dumps(value, default=_fields, sort_keys=True))
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Read a manifest; raises ValueError, KeyError, TypeError or AttributeError when it is none."""
-        value = json.loads(text)
-        if value.pop("format") != FORMAT:
-            msg = "another format of manifest"
-            raise ValueError(msg)
-        value["outputs"] = {name: Output(**output) for name, output in value["outputs"].items()}
-        value["files"] = {name: Content(**each) for name, each in value["files"].items()}
-        value["external"] = tuple(ExternalFile(**each) for each in value["external"])
-        return cls(**value)
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Read a manifest.
+
+        Raises
+        ------
+        ValueError
+            If a bit of it is not as it was written, or it is of another format.
+        """
+        value = unseal(data)
+        if value.pop("format", None) != FORMAT:
+            message = "another format of manifest"
+            raise ValueError(message)
+        try:
+            value["outputs"] = {name: Output(**output) for name, output in value["outputs"].items()}
+            value["files"] = {name: Content(**each) for name, each in value["files"].items()}
+            value["external"] = tuple(ExternalFile(**each) for each in value["external"])
+            return cls(**value)
+        except (KeyError, TypeError, AttributeError):
+            message = "no manifest"
+            raise ValueError(message) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,49 @@ class Entry:
         return [name for name, content in self.manifest.files.items() if not _holds(self.folder / name, content)]
 
 
+def read_manifest(folder: str | Path) -> Manifest:
+    """Return the manifest in the folder of an entry.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is none, or not a whole one.
+    """
+    return Manifest.from_bytes(durable.read_bytes(f"{folder}/{MANIFEST}"))
+
+
+def seal(text: str) -> bytes:
+    """Return a JSON object, of at least one field, with one more: the SHA-256 of all bytes before it.
+
+    Examples
+    --------
+    >>> unseal(seal('{"a": 1}'))
+    {'a': 1}
+    """
+    head = text.encode().rpartition(b"}")[0]
+    return b'%s%s%s"}\n' % (head, _SEAL, hashlib.sha256(head).hexdigest().encode())
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """Return what was sealed.
+
+    Raises
+    ------
+    ValueError
+        If a bit of it is not as it was written; before that is known, nothing of it is looked at.
+    """
+    head, _, end = data.rpartition(_SEAL)
+    if end != hashlib.sha256(head).hexdigest().encode() + b'"}\n':
+        message = "it does not hold the bytes that were written"
+        raise ValueError(message)
+    try:
+        value: dict[str, Any] = json.loads(head + b"}")
+    except RecursionError:  # nobody here writes such a one, and it may come from elsewhere
+        message = "too deeply nested"
+        raise ValueError(message) from None
+    return value
+
+
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -121,7 +179,9 @@ def describe_files(folder: Path) -> dict[str, Content]:
 
 def _holds(path: Path, content: Content) -> bool:
     try:
-        return path.stat().st_size == content.size and digest_file(path) == content.sha256
+        found = path.stat()
+        is_fit = stat.S_ISREG(found.st_mode) and found.st_size == content.size  # reading from a pipe may wait forever
+        return is_fit and digest_file(path) == content.sha256
     except PermissionError:  # it may well be as it was published
         raise
     except OSError:

@@ -1,5 +1,6 @@
 """Where a remote lies: a folder, perhaps of a network, or a bucket. Files appear there whole or not at all."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -47,7 +48,13 @@ class Place(Protocol):
         """
 
     def put(self, source: Path, name: str) -> None:
-        """Put a copy of a file there in one step, in the place of one that is there."""
+        """Put a copy of a file there in one step, in the place of one that is there.
+
+        Raises
+        ------
+        IsADirectoryError
+            Where a folder is in the way; other files can be put there all the same.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,11 @@ class FolderPlace:
     def read(self, name: str, most: int) -> Iterator[bytes]:
         """Yield a file in blocks."""
         del most
-        # Opened without waiting, so that a pipe in the place of a file is found empty.
-        with os.fdopen(os.open(self.root / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        # A folder in the place of a file is found empty, and so is a pipe, as it is opened without waiting.
+        with (
+            contextlib.suppress(IsADirectoryError),
+            open(self.root / name, "rb", opener=durable.open_at_once) as stream,
+        ):
             while block := stream.read(_BLOCK):
                 yield block
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from kflow.artifacts.travel import without_paths
 from kflow.errors import RunError
-from kflow.store.entry import MANIFEST, Content, Manifest, Output
+from kflow.store.entry import MANIFEST, Content, Manifest, Output, seal, unseal
 
-FORMAT = 1
+FORMAT = 2
 LARGEST = 8 * 2**20
 """The most bytes that a manifest from elsewhere may have."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -61,7 +61,7 @@ def write_portable(manifest: Manifest) -> bytes:
         "outputs": outputs,
         "files": files,
     }
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+    return seal(json.dumps(value, indent=1, sort_keys=True))
 
 
 def read_portable(text: bytes, fingerprint: str) -> Portable:
@@ -73,7 +73,7 @@ def read_portable(text: bytes, fingerprint: str) -> Portable:
         If it is no manifest, that of another entry, or names what no entry may hold.
     """
     try:
-        value = json.loads(text)
+        value = unseal(text)
         found = Portable(
             value["fingerprint"],
             value["kind"],
@@ -84,7 +84,7 @@ def read_portable(text: bytes, fingerprint: str) -> Portable:
             {name: Content(each["size"], each["sha256"]) for name, each in value["files"].items()},
         )
         is_whole = value["format"] == FORMAT and isinstance(found.kind, str) and _is_well_formed(found)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         is_whole = False
     if not is_whole:
         raise RefusedError("its manifest cannot be read")

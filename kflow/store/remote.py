@@ -123,6 +123,8 @@ class Remote:
         ------
         RemoteError
             If the remote cannot be used.
+        OSError
+            If this entry cannot be sent; others can.
         """
         fingerprint = entry.manifest.fingerprint
         name, files = _manifest_name(fingerprint), entry.manifest.files.items()
@@ -245,7 +247,7 @@ class Remote:
             if waited >= limit:
                 self.failure = f"it did not answer within {limit:.0f} seconds"
                 raise RemoteError(self.failure)
-        if isinstance(error, FileNotFoundError | LocalError):
+        if isinstance(error, FileNotFoundError | IsADirectoryError | LocalError):
             raise error
         if error is not None:
             self.failure = str(error) if isinstance(error, RemoteError) else describe_failure(error)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kflow import durable
-from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files
+from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
 from kflow.store.locks import claimed, exclude, held, is_held
 
 _SETTLED = 60.0
@@ -27,6 +28,9 @@ _ABANDONED = 7 * 86400.0
 """Seconds after which nobody works there, where locks cannot tell."""
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """How renaming a folder fails where something else has its name."""
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_LEFT = {"checkpoints": _FINGERPRINT, "damaged": re.compile(r".{1,16}-[0-9a-f]{8}", re.DOTALL)}
+"""What folders are called that were left: those of steps that were not finished, and those that were set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,11 @@ class Store:
         """
         try:
             # A text, because pathlib would cost more than the look itself.
-            with open(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}/{MANIFEST}", encoding="utf-8") as stream:  # noqa: PTH123
-                manifest = Manifest.from_json(stream.read())
+            manifest = read_manifest(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}")
             entry = Entry(self._folder(fingerprint), manifest)
             if entry.manifest.fingerprint == fingerprint and entry.is_whole():
                 return entry
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, no JSON, JSON of another form
+        except (OSError, ValueError):  # there is none, or a damaged one
             pass
         return self.base.lookup(fingerprint) if self.base else None
 
@@ -77,8 +80,8 @@ class Store:
         if not entry.manifest.files:
             return True
         stamp = self.root / "verified" / entry.manifest.fingerprint
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(stamp.read_text(encoding="utf-8")) == entry.stamp():
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if json.loads(durable.read_bytes(stamp)) == entry.stamp():
                 return True
         try:
             is_sound = not entry.find_damage()
@@ -93,7 +96,8 @@ class Store:
         stamp = self.root / "verified" / entry.manifest.fingerprint
         with contextlib.suppress(OSError):
             stamp.parent.mkdir(exist_ok=True)
-            stamp.write_text(json.dumps(entry.stamp()), encoding="utf-8")
+            with open(stamp, "w", encoding="utf-8", opener=durable.open_at_once) as stream:
+                stream.write(json.dumps(entry.stamp()))
 
     @contextlib.contextmanager
     def _guard(self, kind: int) -> Iterator[None]:
@@ -106,23 +110,61 @@ class Store:
                 fcntl.flock(descriptor, kind)
             yield
 
-    def discard(self, entry: Entry, not_after: float) -> bool:
-        """Remove an entry unless it was used after a moment; tells whether it is gone."""
-        trash = self.root / "tmp" / uuid.uuid4().hex
+    def discard(self, folder: Path, not_after: float) -> bool:
+        """Remove an entry, or one that was set aside, unless it was used after a moment; tells whether it is gone."""
         with self._guard(fcntl.LOCK_EX):
-            if entry.folder.stat().st_mtime > not_after:
-                return False
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            entry.folder.rename(trash)
-        (self.root / "verified" / entry.manifest.fingerprint).unlink(missing_ok=True)
+            trash = self._throw_away(folder, not_after)
+        if trash is None:
+            return False
+        (self.root / "verified" / folder.name).unlink(missing_ok=True)
         shutil.rmtree(trash, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a file had the name of an entry, and was set aside
+            trash.unlink()
         return True
 
+    def discard_checkpoints(self, folder: Path, not_after: float) -> bool:
+        """Remove what a step left that was not finished, unless it is at work or was at a moment; the same.
+
+        Where locks keep nobody out, one that is at work loses but what it would go on from after a crash: it has
+        its state in memory, and writes the next checkpoint in a new folder.
+        """
+        with contextlib.suppress(_AtWorkError), self.claim(folder.name, _refuse_to_wait):
+            trash = self._throw_away(folder, not_after)
+            if trash is not None:
+                shutil.rmtree(trash, ignore_errors=True)
+                return True
+        return False
+
+    def _throw_away(self, folder: Path, not_after: float) -> Path | None:
+        """Take a folder from where it is looked for, unless it was used after a moment; return where it is then."""
+        if folder.stat().st_mtime > not_after:
+            return None
+        trash = self.root / "tmp" / uuid.uuid4().hex
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        return folder.rename(trash)
+
+    def folders(self, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+        """Yield the folder of each entry, whole or not, in order; what lies there besides is none.
+
+        Parameters
+        ----------
+        on_error : callable, optional
+            Takes the error about a folder that may not be looked into; by default it is raised.
+        """
+        for shelf in _look_into(self.root / "entries", on_error):
+            for folder in _look_into(shelf, on_error):
+                if _FINGERPRINT.fullmatch(folder.name) and folder.name.startswith(shelf.name):
+                    yield folder
+
+    def leftovers(self, part: str) -> list[Path]:
+        """Return what lies in ``checkpoints`` or ``damaged``, in order."""
+        return [each for each in _look_into(self.root / part, None) if _LEFT[part].fullmatch(each.name)]
+
     def entries(self) -> Iterator[Entry]:
-        """Yield every entry that has a manifest, in no order."""
-        for folder in (self.root / "entries").glob("*/*"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                yield Entry(folder, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+        """Yield every entry that has a manifest, in order."""
+        for folder in self.folders():
+            with contextlib.suppress(OSError, ValueError):
+                yield Entry(folder, read_manifest(folder))
 
     def set_aside(self, fingerprint: str) -> None:
         """Keep a damaged entry for study; from now on it is a miss."""
@@ -136,8 +178,8 @@ class Store:
         """Say why there is no entry that could be reused."""
         folder = self._folder(fingerprint)
         try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            manifest = read_manifest(folder)
+        except (OSError, ValueError):
             if folder.exists():
                 return "its stored result is damaged"
             is_aside = any((self.root / "damaged").glob(f"{fingerprint[:16]}-*"))
@@ -198,7 +240,7 @@ class Store:
         manifest = replace(manifest, files=describe_files(staged))
         if manifest.files:
             durable.sync_tree(staged)
-        durable.write_new(staged / MANIFEST, manifest.to_json().encode())
+        durable.write_new(staged / MANIFEST, manifest.to_bytes())
         durable.sync_folder(staged)
         entry = Entry(self._folder(manifest.fingerprint), manifest)
         durable.make_folder(entry.folder.parent)
@@ -245,4 +287,28 @@ class Store:
         aside = self.root / "damaged"
         aside.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            folder.rename(aside / f"{folder.name[:16]}-{uuid.uuid4().hex[:8]}")
+            kept = folder.rename(aside / f"{folder.name[:16]}-{uuid.uuid4().hex[:8]}")
+            with contextlib.suppress(OSError):  # those who collect count from here
+                os.utime(kept)
+
+
+class _AtWorkError(Exception):
+    """Somebody holds the fingerprint."""
+
+
+def _refuse_to_wait(seconds: float) -> None:
+    del seconds
+    raise _AtWorkError
+
+
+def _look_into(folder: Path, on_error: Callable[[OSError], object] | None) -> list[Path]:
+    """Return what lies in a folder, in order; nothing where there is none."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        if on_error is None:
+            raise
+        on_error(error)
+        return []

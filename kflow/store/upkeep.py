@@ -1,57 +1,98 @@
 """Looking after a store: what is in it, whether it is whole, and what may go."""
 
 import contextlib
-import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kflow.store.entry import MANIFEST, Entry, Manifest
+from kflow.store.entry import MANIFEST, Entry, read_manifest
 from kflow.store.store import Store
 
 GRACE = 3600.0
-"""Seconds for which an entry that was used stays, whatever else is wished."""
+"""Seconds for which what was used stays, whatever else is wished."""
+UNREADABLE = "unreadable"
+"""Stands for the kind of an entry whose manifest is damaged, or of an earlier version of kflow."""
+LEFTOVERS = {"checkpoints": "checkpoint", "damaged": "damaged"}
+"""What lies beside the entries and takes room: for each folder what stands for the kind of what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """An entry with its size in bytes and the moment of its last use."""
+    """An entry, or what was left of one, with its size in bytes and the moment of its last use."""
 
-    entry: Entry
+    folder: Path
+    kind: str
+    """The kind of its step, or what else it is."""
     size: int
     used: float
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its step; of what was set aside the beginning, and more."""
+        return self.folder.name
+
+    @property
+    def part(self) -> str:
+        """The part of the store that it lies in."""
+        return self.folder.parent.name if self.folder.parent.name in LEFTOVERS else "entries"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may go; an entry goes if any of these says so."""
+    """What may go; an entry goes if any of these says so, and so does what was left of one."""
 
     older_than: float | None = None
     """Seconds since the last use."""
     max_size: int | None = None
-    """Bytes that the entries may take together; the least recently used go first."""
+    """Bytes that all may take together; the least recently used go first."""
     referenced: Collection[str] | None = None
     """The fingerprints that may stay; None where every entry may."""
     grace: float = GRACE
 
 
 def list_usage(store: Store) -> list[Usage]:
-    """Return every entry, that used last in front."""
+    """Return every entry, that used last in front.
+
+    Raises
+    ------
+    PermissionError
+        If it cannot be told what is there.
+    """
     found = []
-    for entry in store.entries():
+    for folder in store.folders():
         with contextlib.suppress(OSError):
-            found.append(Usage(entry, entry.size, entry.folder.stat().st_mtime))
+            found.append(_measure_entry(folder))
     return sorted(found, key=lambda usage: usage.used, reverse=True)
 
 
+def _measure_entry(folder: Path) -> Usage:
+    try:
+        manifest = read_manifest(folder)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return Usage(folder, UNREADABLE, measure(folder), folder.stat().st_mtime)
+    return Usage(folder, manifest.kind, Entry(folder, manifest).size, folder.stat().st_mtime)
+
+
+def list_leftovers(store: Store) -> list[Usage]:
+    """Return what trainings left that were not finished, and what was set aside."""
+    found = []
+    for part, kind in LEFTOVERS.items():
+        for folder in store.leftovers(part):
+            with contextlib.suppress(OSError):
+                found.append(Usage(folder, kind, measure(folder), folder.stat().st_mtime))
+    return found
+
+
 def choose_garbage(usages: list[Usage], policy: Policy, now: float) -> list[Usage]:
-    """Return the entries that may go, in the order in which they would.
+    """Return what may go, in the order in which it would.
 
     Parameters
     ----------
     usages : list of Usage
-        Every entry.
+        Everything that takes room.
     policy : Policy
         What may go.
     now : float
@@ -66,7 +107,7 @@ def choose_garbage(usages: list[Usage], policy: Policy, now: float) -> list[Usag
     for usage in sorted(usages, key=lambda each: each.used):
         age = now - usage.used
         is_old = policy.older_than is not None and age > policy.older_than
-        is_unknown = policy.referenced is not None and usage.entry.manifest.fingerprint not in policy.referenced
+        is_unknown = policy.referenced is not None and usage.fingerprint not in policy.referenced
         is_too_much = policy.max_size is not None and total > policy.max_size
         if age > policy.grace and (is_old or is_unknown or is_too_much):
             chosen.append(usage)
@@ -83,16 +124,17 @@ def collect(store: Store, policy: Policy, *, is_dry: bool = False) -> list[Usage
         What was removed, or would be.
     """
     now = time.time()
-    chosen = choose_garbage(list_usage(store), policy, now)
+    chosen = choose_garbage([*list_usage(store), *list_leftovers(store)], policy, now)
     if is_dry:
         return chosen
     return [usage for usage in chosen if _discard(store, usage, now - policy.grace)]
 
 
 def _discard(store: Store, usage: Usage, not_after: float) -> bool:
+    discard = store.discard_checkpoints if usage.part == "checkpoints" else store.discard
     try:
-        return store.discard(usage.entry, not_after)
-    except FileNotFoundError:  # another one collects as well
+        return discard(usage.folder, not_after)
+    except FileNotFoundError:  # another one collects as well, or the step is done
         return False
 
 
@@ -107,19 +149,21 @@ class Finding:
 
 
 def inspect(store: Store) -> Iterator[Finding]:
-    """Read every entry to its last byte, and tell of each what was found; what lies there besides is none."""
-    for folder in sorted((store.root / "entries").glob("*/*")):
-        if re.fullmatch(r"[0-9a-f]{64}", folder.name) and folder.name.startswith(folder.parent.name):
-            yield _inspect(folder)
+    """Read every entry to its last byte, and tell of each what was found, and of what may not be looked into."""
+    closed: list[OSError] = []
+    for folder in store.folders(closed.append):
+        yield _inspect(folder)
+    for error in closed:
+        yield Finding(Path(error.filename).name, unreadable=f"{error.filename}: {error.strerror}")
 
 
 def _inspect(folder: Path) -> Finding:
     try:
-        manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
         damage = Entry(folder, manifest).find_damage()
     except PermissionError as error:
         return Finding(folder.name, unreadable=f"{error.filename or folder}: {error.strerror}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return Finding(folder.name, damaged=[MANIFEST])
     if manifest.fingerprint != folder.name:
         damage = [MANIFEST]

@@ -21,7 +21,18 @@ def test_help_names_every_command_and_the_exit_codes(make_folder: MakeFolder) ->
     shown = make_folder().kflow("--help")
 
     assert shown.returncode == 0
-    for word in ("validate", "plan", "run", "runs", "show", "kinds", "schema", "--version", "130"):
+    for word in (
+        "validate",
+        "plan",
+        "run",
+        "runs",
+        "show",
+        "kinds",
+        "schema",
+        "--version",
+        "130",
+        "3 'plan --exit-code'",
+    ):
         assert word in shown.stdout
 
 

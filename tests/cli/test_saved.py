@@ -103,10 +103,6 @@ CHANGES: dict[str, tuple[Callable[[Any, Path], None], list[str]]] = {
             "step 'x' was to be reused, and waits for digits now",
         ],
     ),
-    "made": (
-        lambda folder, _: folder.kflow("run", "w.yaml", "--only", "notes"),
-        ["step 'notes' was to be run, and its result is in the store now"],
-    ),
 }
 
 
@@ -188,8 +184,113 @@ def test_what_does_not_go_together(folder: Any) -> None:
 
     assert (both.returncode, itself.returncode) == (2, 2)
     assert "is a plan and says what is run" in both.stderr
-    assert "this is the workflow itself" in itself.stderr
+    assert itself.stderr == "-o w.yaml: this is the workflow itself; name another file\n"
     assert (folder.path / "w.yaml").read_text() == before
+
+
+IN_THE_WAY = {
+    "digits.h5": "step 'digits' reads it",
+    "link.h5": "step 'digits' reads it",
+    "layers.py": "step 'layers' reads it",
+    "near.py": "step 'layers' reads it",
+    "w.lock.yaml": "this is the lock of the workflow",
+    "other.yaml": "this file is no saved plan, and would be gone",
+    "results.json": "this file is no saved plan, and would be gone",
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_a_plan_takes_the_place_of_no_other_file(folder: Any, name: str) -> None:
+    """Data, code that is imported, the lock that is still to come, and whatever else holds something."""
+    folder.write("other.yaml", WORKFLOW)
+    folder.write("results.json", '{"accuracy": 0.9}')
+    (folder.path / "link.h5").symlink_to("digits.h5")
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+    done = folder.kflow("plan", "w.yaml", "-o", name)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"-o {name}: {IN_THE_WAY[name]}; name another file\n"
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+def test_a_plan_takes_no_place_that_a_step_writes_to(make_folder: MakeFolder) -> None:
+    """Though nothing is there yet: the run would put its result in the place of the plan."""
+    steps = '{model: {kind: build_model, layers: [Input: {shape: [2]}]}, save: {kind: save_model, model: "${model}", '
+    folder = make_folder(f"kflow: 1\nname: saving\nsteps: {steps}filepath: here/model.keras}}}}\n")
+
+    done = folder.kflow("plan", "w.yaml", "-o", "here/model.keras")
+
+    assert (done.returncode, done.stderr) == (2, "-o here/model.keras: step 'save' writes it; name another file\n")
+    assert not (folder.path / "here").exists()
+
+
+def test_a_plan_takes_the_place_of_an_older_one_and_of_nothing(folder: Any) -> None:
+    """One that is cut off is a plan, too; an empty file, as mktemp makes it, holds nothing."""
+    (folder.path / "empty").touch()
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    text = (folder.path / "plan.json").read_text()
+    folder.write("cut", text[:200])
+
+    for name in ("plan.json", "empty", "cut"):
+        assert folder.kflow("plan", "w.yaml", "-o", name).returncode == 0
+        assert (folder.path / name).read_text() == text
+
+
+# Each step notes that it runs; the second ends its worker as long as there is a file 'plug'.
+CHAIN = """
+kflow: 1
+name: chain
+steps:
+  first: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: "user.py:change"}
+  second: {kind: normalize, x: "${first}", axis: 0}
+  third: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 7, normalizer: "user.py:fail"}
+"""
+FAILING = """
+from pathlib import Path
+
+here = Path(__file__).parent
+
+def change(block):
+    return block + 1
+
+def fail(block):
+    if (Path.cwd() / "plug").exists():
+        raise ValueError("not yet")
+    return block
+"""
+
+
+@pytest.mark.parametrize("wish", [(), ("--force",)])
+def test_a_plan_that_was_cut_off_is_gone_on_with(make_folder: MakeFolder, wish: tuple[str, ...]) -> None:
+    """What its own run has made is reused, unless it says that all is to be made anew; the rest is as planned."""
+    folder = make_folder(CHAIN, {"user.py": FAILING, "plug": ""})
+    folder.kflow("plan", "w.yaml", *wish, "-o", "plan.json")
+    broken = folder.kflow("run", "plan.json", "--keep-going")
+    before = folder.statuses()
+    (folder.path / "plug").unlink()
+    again = folder.kflow("run", "plan.json")
+
+    assert broken.returncode == 1
+    assert before == {"first": "run", "second": "run", "third": "failed"}
+    assert again.returncode == 0, again.stderr
+    done = "run" if wish else "reused"
+    assert folder.statuses() == {"first": done, "second": done, "third": "run"}
+    told = "plan.json: done since it was made, and reused: first, second\n"
+    assert again.stdout.startswith(told) is (not wish)
+
+
+def test_what_was_made_since_from_something_else_is_not_what_was_planned(make_folder: MakeFolder) -> None:
+    """A step that waited is compared in all but the inputs that were still to come."""
+    folder = make_folder(CHAIN, {"user.py": FAILING})
+    folder.kflow("plan", "w.yaml", "-o", "plan.json")
+    folder.write("user.py", FAILING + "\n")
+    folder.kflow("run", "w.yaml")
+
+    done = folder.kflow("run", "plan.json")
+
+    assert done.returncode == 1
+    assert "step 'first': code user.py changed" in done.stderr
 
 
 def test_a_workflow_may_be_written_in_json(folder: Any) -> None:

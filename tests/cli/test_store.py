@@ -67,6 +67,71 @@ def test_what_may_not_be_read_is_not_called_sound(folder: Any) -> None:
     assert path.exists()
 
 
+def test_a_part_that_may_not_be_looked_into_is_not_called_sound(folder: Any) -> None:
+    """What lies there is not seen; the rest is read."""
+    made = folder.records()[0].steps["again"]
+    shelf = folder.path.parent / "store" / "entries" / made.fingerprint[:2]
+    shelf.chmod(0)
+    processes = [folder.start("store", what, prefix=AS_A_USER) for what in ("verify", "ls")]
+    (verified, _), (listed, told) = (process.communicate() for process in processes)
+    shelf.chmod(0o755)
+
+    assert [process.returncode for process in processes] == [1, 1]
+    assert f"{shelf.name} cannot be read: {shelf}: Permission denied\n" in verified
+    assert "2 of 3 entries hold what was published" in verified
+    assert (listed, told) == ("", f"{shelf}: Permission denied; make it readable\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [(("run", "w.yaml"), ""), (("plan", "w.yaml"), "entries"), (("runs",), "runs"), (("store", "verify"), "entries")],
+)
+def test_a_store_that_may_not_be_looked_into_is_not_taken_for_an_empty_one(
+    folder: Any, command: tuple[str, ...], part: str
+) -> None:
+    """Which folder it is, and what to do; neither is anything run."""
+    closed = folder.path.parent / "store" / part
+    closed.chmod(0)
+    process = folder.start(*command, prefix=AS_A_USER)
+    out, err = process.communicate()
+    closed.chmod(0o755)
+
+    assert (process.returncode, out) == (1, "")
+    assert err == (
+        f"{closed}: Permission denied; make it readable, or name another store with --store or KFLOW_STORE\n"
+    )
+
+
+def test_data_that_may_not_be_read_is_to_be_made_readable(folder: Any) -> None:
+    """Writing it would not help."""
+    (folder.path / "digits.h5").chmod(0)
+    process = folder.start("plan", "w.yaml", prefix=AS_A_USER)
+    out, err = process.communicate()
+
+    assert process.returncode in {1, 2}
+    assert "Permission denied" in out + err
+    assert "writable" not in out + err
+
+
+@pytest.mark.parametrize("what", ["deep JSON", "a pipe"])
+def test_whatever_lies_in_the_place_of_a_manifest_does_no_harm(folder: Any, what: str) -> None:
+    """Every command comes to its end, and the next run makes the step again."""
+    (path, *_) = (folder.path.parent / "store" / "entries").glob("*/*/manifest.json")
+    path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("[" * 200_000)
+    listed, planned = folder.kflow("store", "ls"), folder.kflow("plan", "w.yaml")
+    ran = folder.kflow("run", "w.yaml")
+
+    assert "unreadable" in listed.stdout
+    assert "its stored result is damaged" in planned.stdout
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "bug" not in listed.stderr + planned.stderr + ran.stderr
+    assert folder.kflow("store", "verify").returncode == 0
+
+
 @pytest.mark.parametrize("command", [("run", "w.yaml"), ("plan", "w.yaml"), ("store", "ls")])
 def test_a_store_without_a_name_is_refused(folder: Any, command: tuple[str, ...]) -> None:
     """An empty variable in a script must not make the current folder a store."""
@@ -132,6 +197,74 @@ def test_collecting_garbage(folder: Any) -> None:
     assert unreferenced.stdout == "0 entries removed, 0 B\n"
     assert real.stdout.splitlines()[-1].startswith("3 entries removed")
     assert folder.kflow("store", "ls").stdout == "no entries\n"
+
+
+@pytest.mark.parametrize("spoiled", ["cut", "newer", "of another user", "a pipe", "journal"])
+def test_nothing_is_unreferenced_where_a_record_cannot_be_read(folder: Any, spoiled: str) -> None:
+    """Its run may have used anything: which record it is is told, and what to do; nothing goes."""
+    (record,) = (folder.path.parent / "store" / "runs").glob("*/record.json")
+    text = record.read_text()
+    match spoiled:
+        case "cut":
+            record.write_text(text[:-5])
+        case "newer":
+            record.write_text('{"format": 2}')
+        case "of another user":
+            record.chmod(0)
+        case "a pipe":
+            record.unlink()
+            os.mkfifo(record)
+        case "journal":
+            record.with_name("journal.jsonl").mkdir()
+    why = {
+        "cut": "it is damaged",
+        "newer": "it is of another version of kflow",
+        "of another user": "Permission denied",
+        "a pipe": "it is no file of that kind",
+        "journal": "Is a directory",
+    }[spoiled]
+
+    process = folder.start("store", "gc", "--unreferenced", "--grace", "0", prefix=AS_A_USER)
+    _, told = process.communicate(timeout=60)
+
+    name = record if spoiled != "journal" else record.with_name("journal.jsonl")
+    assert process.returncode == 1
+    assert told.splitlines() == [
+        "it cannot be told what is referenced, and nothing was removed:",
+        f"  {name}: {why}",
+        (
+            "remove the folder of a run that you can do without, or use the kflow that wrote it; "
+            "--older-than and --max-size ask no record"
+        ),
+    ]
+    assert len(list((folder.path.parent / "store" / "entries").glob("*/*"))) == 3
+
+
+def test_a_run_without_a_record_has_used_nothing(folder: Any) -> None:
+    """It was killed before it wrote one; collecting goes on."""
+    (folder.path.parent / "store" / "runs" / "20990101T000000-new").mkdir()
+
+    done = folder.kflow("store", "gc", "--unreferenced", "--grace", "0")
+
+    assert (done.returncode, done.stdout) == (0, "0 entries removed, 0 B\n")
+
+
+def test_what_was_left_is_collected_and_counted(folder: Any) -> None:
+    """Trainings that nobody goes on with, and what was set aside: `du` shows them, and they go."""
+    store = folder.path.parent / "store"
+    for part, name in (("checkpoints", "ab" * 32), ("damaged", "ab" * 8 + "-0123abcd")):
+        (store / part / name).mkdir(parents=True)
+        (store / part / name / "checkpoint.npz").write_bytes(bytes(2000))
+        os.utime(store / part / name, (0, 0))
+    sizes = folder.kflow("store", "du").stdout
+    done = folder.kflow("store", "gc", "--older-than", "30d")
+
+    assert re.search(r"^checkpoints +2.0 kB", sizes, re.MULTILINE)
+    assert re.search(r"^damaged +2.0 kB", sizes, re.MULTILINE)
+    assert "abababababababab (checkpoint) 2.0 kB" in done.stdout
+    assert "abababababababab (damaged) 2.0 kB" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 entries, 1 checkpoints, 1 that were set aside removed, 4.0 kB"
+    assert folder.kflow("store", "ls").stdout.count("\n") == 4
 
 
 @pytest.mark.parametrize("wish", ["--max-size", "--older-than"])

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +36,24 @@ def test_a_run_that_repeats(make_folder: MakeFolder) -> None:
     assert re.findall(r"^(\S+) +identical$", verified.stdout, re.MULTILINE) == ["same.array", "x.array", "unit.array"]
     assert len(folder.records()) == 1
     assert not list((folder.path.parent / "store" / "tmp").iterdir())
+
+
+def test_nothing_is_announced_that_goes_with_the_scratch_store(make_folder: MakeFolder) -> None:
+    """A run names the file of a result that is wanted most often; that of a run done again is gone afterwards."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    code = (
+        "from kflow.adapters.normalize import Normalize; Normalize.announces = ('array',)\n"
+        "from kflow.cli import main; main()\n"
+    )
+    ran, verified = (
+        subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=folder.path, capture_output=True, text=True, check=True
+        ).stdout
+        for words in (("run", "w.yaml"), ("verify", "latest"))
+    )
+
+    assert re.search(r"^  unit.array +\S+array.npy$", ran, re.MULTILINE)
+    assert "array.npy" not in verified
 
 
 def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:

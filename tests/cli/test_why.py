@@ -85,6 +85,28 @@ def test_any_two_runs_can_be_compared(folder: Any) -> None:
     assert folder.kflow("why", "unit", "--run", oldest).stdout.endswith("no earlier run of w.yaml has done it\n")
 
 
+def test_a_step_that_was_reused_is_not_said_to_have_been_run(folder: Any) -> None:
+    """Nothing differs from the run before; nor does any run from itself."""
+    folder.kflow("run", "w.yaml", "--set", "order=1")
+    newest, before, *_ = (record.id for record in folder.records())
+
+    assert folder.kflow("why", "unit").stdout == (
+        f"unit of {newest} was reused, compared with {before}:\nunit: nothing differs\n"
+    )
+    assert folder.kflow("why", "unit", "--against", newest).stdout == (
+        f"unit: nothing differs, as {newest} is compared with itself\n"
+    )
+
+
+def test_a_step_that_was_run_by_force_says_so(folder: Any) -> None:
+    """Nothing differs, and yet it was run."""
+    folder.kflow("run", "w.yaml", "--set", "order=1", "--only", "other", "--force")
+
+    first, second = folder.kflow("why", "other").stdout.splitlines()
+    assert " was run: forced, compared with " in first
+    assert second == "other: nothing differs; it was run for another reason"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -116,7 +116,9 @@ def test_does_not_unpack_again(shared: Path) -> None:
     assert inodes(shared) == before
 
 
-@pytest.mark.parametrize("change", ["archive", "touched", "lost", "shortened", "altered", "folder", "mark", "no mark"])
+@pytest.mark.parametrize(
+    "change", ["archive", "touched", "lost", "shortened", "altered", "folder", "mark", "deep mark", "no mark"]
+)
 def test_unpacks_again_after_a_change(change: str, shared: Path) -> None:
     """Another archive, a lost or altered file or folder, or a mark of somebody else: all comes out once more."""
     if change == "archive":
@@ -133,6 +135,8 @@ def test_unpacks_again_after_a_change(change: str, shared: Path) -> None:
         (shared / "empty").rmdir()
     elif change == "mark":
         (shared / MARK).write_text(json.dumps({"version": 0}))
+    elif change == "deep mark":
+        (shared / MARK).write_text("[" * 200_000)
     else:
         (shared / MARK).unlink()
     packed = (shared / "x").read_bytes()

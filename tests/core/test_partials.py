@@ -161,7 +161,7 @@ def test_another_process_goes_on(
     assert not any(secret in text for secret in ("s3cret", "t0ken", "127.0.0.1"))
 
 
-@pytest.mark.parametrize("damage", ["note", "bytes", "origin", "too long", "link"])
+@pytest.mark.parametrize("damage", ["note", "deep note", "bytes", "origin", "too long", "link"])
 def test_what_was_left_may_be_damaged(damage: str, server: Any, tmp_path: Path, cache: Path, left: Left) -> None:
     """A note that cannot be read, wrong bytes, another origin, too many bytes or a link do no harm."""
     server.route = lambda h, n: half(h) if n == 1 else rest(h) if h.headers["Range"] and n == 2 else h.answer()
@@ -170,6 +170,8 @@ def test_what_was_left_may_be_damaged(damage: str, server: Any, tmp_path: Path, 
     part, note = (cache / "datasets" / name for name in sorted(left()))
     if damage == "note":
         note.write_text('{"origin": 1}')
+    elif damage == "deep note":
+        note.write_text("[" * 200_000)
     elif damage == "link":
         part.rename(tmp_path / "victim")
         part.symlink_to(tmp_path / "victim")

@@ -91,12 +91,13 @@ def edit_sidecar(change: Callable[[dict[str, Any]], object]) -> Callable[[Path],
         lambda path: path.with_name(".a.verified").unlink(),
         lambda path: path.with_name(".a.verified").write_text("{"),
         lambda path: path.with_name(".a.verified").write_text("[1]"),
+        lambda path: path.with_name(".a.verified").write_text("[" * 200_000),
         lambda path: path.with_name(".a.verified").chmod(0o666),
         edit_sidecar(lambda note: note.pop("digests")),
         edit_sidecar(lambda note: note.update(digests=["sha256"])),
         edit_sidecar(lambda note: note.update(size=1)),
     ],
-    ids=["touched", "replaced", "no sidecar", "torn", "list", "anybody's", "no digests", "no mapping", "size"],
+    ids=["touched", "replaced", "no sidecar", "torn", "list", "deep", "anybody's", "no digests", "no mapping", "size"],
 )
 def test_what_may_have_changed_is_read(change: Callable[[Path], None], cached: Path, ask: Callable[..., str]) -> None:
     """Another time or inode of the file, and a sidecar that is of no use or that others can write."""

@@ -106,6 +106,34 @@ def test_what_is_no_lock(locked: Any, text: str | None) -> None:
     assert "w.lock.yaml" in wrong.stderr
 
 
+TWO = """
+kflow: 1
+name: two
+params: {end: 9}
+steps:
+  m: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: "${params.end}"}
+  s: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 9}
+  t: {kind: normalize, x: "${s}", axis: 0}
+"""
+
+
+def test_a_locked_part_is_held_to_what_it_is_about(make_folder: MakeFolder) -> None:
+    """To the chosen steps and those that they need; another one may be what it likes, or be gone."""
+    folder = make_folder(TWO)
+    folder.kflow("run", "w.yaml")
+    folder.kflow("lock", "w.yaml")
+    folder.write("w.yaml", TWO.replace("end: 9}\nsteps", "end: 8}\nsteps"))
+    part = folder.kflow("run", "w.yaml", "--locked", "--only", "t")
+    whole = folder.kflow("run", "w.yaml", "--locked")
+    folder.write("w.yaml", TWO.replace("  m:", "  other:").replace("images, end: 9", "images, end: 7"))
+    needed = folder.kflow("run", "w.yaml", "--locked", "--until", "t")
+
+    assert part.returncode == 0, part.stderr
+    assert (whole.returncode, needed.returncode) == (1, 1)
+    assert "step 'm': end: 9 -> 8" in whole.stderr
+    assert needed.stderr.splitlines()[1:] == ["  step 's': end: 9 -> 7"]
+
+
 def test_a_workflow_that_was_not_run_cannot_be_locked(make_folder: MakeFolder) -> None:
     """The steps without a result are named."""
     wrong = make_folder(CODED, {"user.py": CODE}).kflow("lock", "w.yaml")

@@ -86,6 +86,22 @@ def test_a_record_holds_what_was_run_and_where(make_folder: MakeFolder, monkeypa
     assert "s3cr3t-value" not in path.read_text()
 
 
+@pytest.mark.parametrize("name", ["record.json", "journal.jsonl"])
+@pytest.mark.parametrize("what", ["deep JSON", "a pipe"])
+def test_whatever_lies_in_the_place_of_a_record_does_no_harm(tmp_path: Path, name: str, what: str) -> None:
+    """It is read past, and waited for by nobody; the other records are read."""
+    put(tmp_path, make_record(1))
+    path = put(tmp_path, make_record(2, status="running")).with_name(name)
+    path.unlink(missing_ok=True)
+    if what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("[" * 200_000 + "\n")
+
+    statuses = [record.status for record in read_records(tmp_path)]
+    assert statuses == ["succeeded"] if name == "record.json" else ["interrupted", "succeeded"]
+
+
 class _NotThere(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(404)

@@ -112,6 +112,25 @@ def test_a_poisoned_result_is_refused_and_made_again(machine: Machine, tmp_path:
     assert reasons(third) == {"pulled from the remote"}
 
 
+def test_a_folder_in_the_place_of_a_file_does_not_end_the_sharing(machine: Machine, tmp_path: Path) -> None:
+    """The one result is made here and not pushed, with the path; the others are shared."""
+    machine("first").kflow("run", "w.yaml", "--remote", "../remote")
+    path, *_ = sorted((tmp_path / "remote").rglob("files/*/*"))
+    path.unlink()
+    path.mkdir()
+    second = machine("second")
+    done = second.kflow("run", "w.yaml", "--remote", "../remote")
+    pushed = second.kflow("store", "push", "--remote", "../remote")
+
+    assert done.returncode == 0, done.stderr
+    assert f"the result was not pushed: {path}: Is a directory" in done.stdout
+    assert "not used any more" not in done.stdout
+    assert list(second.statuses().values()).count("reused") == 5
+    assert pushed.returncode == 1
+    assert f": not pushed: {path}: Is a directory" in pushed.stdout
+    assert pushed.stdout.splitlines()[-1] == "5 there already, 1 not pushed"
+
+
 def test_a_reader_sends_nothing_and_a_push_sends_what_is_missing(machine: Machine, tmp_path: Path) -> None:
     """``--no-push`` is for those who must not write; ``kflow store push`` for what was made without a remote."""
     folder = machine("first", ONE)

@@ -18,7 +18,10 @@ def _entry_faults(store: Path) -> Iterator[str]:
     for folder in sorted((store / "entries").glob("*/*")):
         where = f"entry {folder.name[:8]}"
         try:
-            manifest = json.loads((folder / "manifest.json").read_bytes())
+            text = (folder / "manifest.json").read_bytes()
+            manifest = json.loads(text)
+            if hashlib.sha256(text[: text.rindex(b', "digest"')]).hexdigest() != manifest["digest"]:
+                yield f"{where}: its manifest holds other bytes"
             files = {name: (content["size"], content["sha256"]) for name, content in manifest["files"].items()}
             if manifest["fingerprint"] != folder.name or folder.parent.name != folder.name[:2]:
                 yield f"{where}: it has the name of another"

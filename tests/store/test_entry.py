@@ -1,5 +1,6 @@
 """A manifest says what lies in an entry, and whether that is whole."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kflow.artifacts import ExternalFile
-from kflow.store.entry import Content, Entry, Manifest, Output, describe_files
+from kflow.store.entry import Content, Entry, Manifest, Output, describe_files, seal
 
 texts = st.text(max_size=8)
 outputs = st.builds(Output, type=texts, digest=texts, description=st.dictionaries(texts, st.integers()))
@@ -27,15 +28,31 @@ manifests = st.builds(
 @given(manifests)
 def test_a_manifest_is_read_back_as_it_was_written(manifest: Manifest) -> None:
     """Reading is the inverse of writing."""
-    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
 def test_another_format_is_no_manifest() -> None:
     """What a later kflow wrote is not taken for something known."""
-    text = json.dumps({"format": 1, "fingerprint": "f", "kind": "k", "outputs": {}, "files": {}, "external": []})
+    text = json.dumps({"format": 4, "fingerprint": "f", "kind": "k", "outputs": {}, "files": {}, "external": []})
 
     with pytest.raises(ValueError, match="another format"):
-        Manifest.from_json(text)
+        Manifest.from_bytes(seal(text))
+
+
+def test_a_manifest_without_a_digest_is_none() -> None:
+    """As an earlier kflow wrote them: nobody could tell whether it is as it was written."""
+    text = json.dumps({"format": 2, "fingerprint": "f", "kind": "k", "outputs": {}, "files": {}, "external": []})
+
+    with pytest.raises(ValueError, match="the bytes that were written"):
+        Manifest.from_bytes(text.encode())
+
+
+def test_the_digest_of_a_manifest_is_that_of_all_before_it() -> None:
+    """Anybody can check it, and the whole is JSON."""
+    text = Manifest("f", "k", {"a": Output("array", "d", {})}).to_bytes()
+    head = text[: text.rindex(b', "digest"')]
+
+    assert json.loads(text)["digest"] == hashlib.sha256(head).hexdigest()
 
 
 def make_entry(folder: Path) -> Entry:

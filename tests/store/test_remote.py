@@ -12,7 +12,7 @@ import pytest
 
 from kflow.artifacts import digest_json
 from kflow.artifacts.travel import Home
-from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.entry import Entry, Manifest, Output, seal, unseal
 from kflow.store.place import FolderPlace, RemoteError
 from kflow.store.portable import RefusedError
 from kflow.store.remote import Expected, Remote
@@ -94,10 +94,10 @@ def test_what_is_there_is_not_pushed_again(tmp_path: Path, there: Path) -> None:
 
 
 def change(path: Path, text: Callable[[dict[str, Any]], Any]) -> None:
-    """Write a manifest anew after a change."""
-    value = json.loads(path.read_bytes())
+    """Write a manifest anew after a change, with a digest that fits: whoever poisons one can do that."""
+    value = unseal(path.read_bytes())
     text(value)
-    path.write_text(json.dumps(value))
+    path.write_bytes(seal(json.dumps(value)))
 
 
 def add_file(name: str) -> Callable[[dict[str, Any]], Any]:
@@ -117,11 +117,23 @@ POISON: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "half a manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b'{"format": 1')),
     "an endless manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b"[" * 9_000_000)),
     "a deep manifest": ("cannot be read", lambda there: the_manifest(there).write_bytes(b"[" * 200_000)),
+    "a deep manifest with a digest": (
+        "cannot be read",
+        lambda there: the_manifest(there).write_bytes(seal(f'{{"a": {"[" * 200_000}{"]" * 200_000}}}')),
+    ),
+    "one bit of a manifest": (
+        "cannot be read",
+        lambda there: the_manifest(there).write_bytes(the_manifest(there).read_bytes().replace(b"a.png", b"a.pnf")),
+    ),
+    "a manifest without a digest": (
+        "cannot be read",
+        lambda there: the_manifest(there).write_text(json.dumps(unseal(the_manifest(there).read_bytes()))),
+    ),
     "another entry's": (
         "another entry",
         lambda there: change(the_manifest(there), lambda v: v.update(fingerprint="c")),
     ),
-    "another format": ("cannot be read", lambda there: change(the_manifest(there), lambda v: v.update(format=2))),
+    "another format": ("cannot be read", lambda there: change(the_manifest(there), lambda v: v.update(format=9))),
     "another kind": (
         "not that of such a step",
         lambda there: change(the_manifest(there), lambda v: v.update(kind="k")),
@@ -233,6 +245,23 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_brings_nothing_in(tmp_path: Pat
     with pytest.raises(RefusedError, match="other bytes"):
         pull(tmp_path)
     assert is_empty(tmp_path / "second")
+
+
+@pytest.mark.parametrize("of", [the_file, the_manifest])
+def test_a_folder_in_the_place_of_a_file_is_in_the_way_of_one_entry(
+    tmp_path: Path, there: Path, of: Callable[[Path], Path]
+) -> None:
+    """It is refused, and cannot be replaced; the path is named, and the remote serves all others."""
+    path = of(there)
+    path.unlink()
+    path.mkdir()
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+    with pytest.raises(RefusedError):
+        pull(tmp_path, remote)
+
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{path}'"):
+        remote.push(publish(Store(tmp_path / "third")))
+    assert remote.failure is None
 
 
 def test_a_damaged_file_is_mended_where_the_result_is_the_same(tmp_path: Path, there: Path) -> None:

@@ -1,5 +1,6 @@
 """Entries are published whole or not at all, by one of those who try."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kflow.artifacts import ExternalFile
-from kflow.store.entry import Manifest, Output
+from kflow.store.entry import Manifest, Output, seal
 from kflow.store.store import Store
+from kflow.store.upkeep import inspect
 
 KEY = "ab" * 32
 
@@ -89,6 +91,72 @@ def test_a_damaged_entry_is_a_miss_and_is_set_aside(tmp_path: Path, damage: str)
     assert len(list((tmp_path / "damaged").iterdir())) == 1
 
 
+def test_every_flipped_bit_of_a_manifest_is_a_miss(tmp_path: Path) -> None:
+    """And is found by reading the store; the other entry is still sound."""
+    store, other = Store(tmp_path), "cd" * 32
+    publish(store, key=other)
+    path = publish(store) / "manifest.json"
+    text = path.read_bytes()
+    missed, unseen = [], []
+    for number in range(8 * len(text)):
+        flipped = bytearray(text)
+        flipped[number // 8] ^= 1 << number % 8
+        path.write_bytes(flipped)
+        if store.lookup(KEY):
+            missed.append(number)
+        if [(each.fingerprint, each.damaged) for each in inspect(store) if each.damaged] != [(KEY, ["manifest.json"])]:
+            unseen.append(number)
+    path.write_bytes(text)
+
+    assert (missed, unseen) == ([], [])
+    assert store.lookup(KEY) is not None
+
+
+@pytest.mark.parametrize("what", ["deep JSON", "deep JSON with a digest", "a pipe", "a folder", "a device", "a hole"])
+def test_whatever_lies_in_the_place_of_a_manifest_is_damage(tmp_path: Path, what: str) -> None:
+    """It is waited for by nobody, found by reading the store, set aside and made again."""
+    store = Store(tmp_path)
+    path = publish(store) / "manifest.json"
+    path.unlink()
+    match what:
+        case "deep JSON":
+            path.write_text("[" * 200_000)
+        case "deep JSON with a digest":
+            path.write_bytes(seal(f'{{"a": {"[" * 200_000}{"]" * 200_000}}}'))
+        case "a pipe":
+            os.mkfifo(path)
+        case "a folder":
+            path.mkdir()
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "a hole":
+            path.touch()
+            os.truncate(path, 2**40)
+
+    assert store.lookup(KEY) is None
+    assert [each.damaged for each in inspect(store)] == [["manifest.json"]]
+    assert store.explain_miss(KEY) == "its stored result is damaged"
+    publish(store)
+    assert store.lookup(KEY) is not None
+
+
+@pytest.mark.parametrize("what", ["deep JSON", "a pipe"])
+def test_whatever_lies_in_the_place_of_a_note_on_reading_is_read_past(tmp_path: Path, what: str) -> None:
+    """The entry is read anew."""
+    store = Store(tmp_path)
+    publish(store)
+    entry = store.lookup(KEY)
+    assert entry is not None
+    path = tmp_path / "verified" / KEY
+    path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("[" * 200_000)
+
+    assert store.is_sound(entry)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["format", "outputs", "files"]), inner),
@@ -100,11 +168,9 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_any_json_in_the_place_of_a_manifest_is_a_miss(tmp_path: Path, value: object) -> None:
     """A look-up never fails on what others wrote."""
-    import json
-
     folder = tmp_path / "entries" / KEY[:2] / KEY
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps(value))
+    (folder / "manifest.json").write_bytes(seal(json.dumps({"format": 3, "outputs": value, "files": value})))
 
     assert Store(tmp_path).lookup(KEY) is None
 

@@ -49,29 +49,93 @@ def store(tmp_path: Path) -> Store:
 )
 def test_what_a_policy_removes(store: Store, policy: Policy, gone: list[int]) -> None:
     """The least recently used first, never what was used within the grace period; a dry run removes nothing."""
-    planned = [int(each.entry.manifest.fingerprint, 16) for each in collect(store, policy, is_dry=True)]
+    planned = [int(each.fingerprint, 16) for each in collect(store, policy, is_dry=True)]
     kept = len(list_usage(store))
-    removed = [int(each.entry.manifest.fingerprint, 16) for each in collect(store, policy)]
+    removed = [int(each.fingerprint, 16) for each in collect(store, policy)]
 
     assert (planned, removed, kept) == (gone, gone, 4)
-    assert {int(each.entry.manifest.fingerprint, 16) for each in list_usage(store)} == set(range(4)) - set(gone)
+    assert {int(each.fingerprint, 16) for each in list_usage(store)} == set(range(4)) - set(gone)
     assert list((store.root / "tmp").iterdir()) == []
 
 
 def test_an_entry_that_is_used_meanwhile_stays(store: Store) -> None:
     """Between the choice and the removal a run has taken it."""
     (oldest,) = collect(store, Policy(older_than=2.5 * 86400), is_dry=True)
-    os.utime(oldest.entry.folder, (NOW, NOW))
+    os.utime(oldest.folder, (NOW, NOW))
 
-    assert not store.discard(oldest.entry, NOW - 3600)
-    assert store.take(oldest.entry.manifest.fingerprint) is not None
+    assert not store.discard(oldest.folder, NOW - 3600)
+    assert store.take(oldest.fingerprint) is not None
 
 
 def test_taking_an_entry_spares_it(store: Store) -> None:
     """It counts as used now."""
     assert store.take(f"{3:064x}") is not None
 
-    assert [int(each.entry.manifest.fingerprint, 16) for each in collect(store, Policy(referenced=set()))] == [2, 1]
+    assert [int(each.fingerprint, 16) for each in collect(store, Policy(referenced=set()))] == [2, 1]
+
+
+def leave(store: Store, part: str, name: str, days: float, size: int = 10) -> Path:
+    """Leave a folder in a part of the store, last written some days ago."""
+    folder = store.root / part / name
+    folder.mkdir(parents=True)
+    (folder / "x").write_bytes(bytes(size))
+    os.utime(folder, (NOW - days * 86400,) * 2)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("policy", "gone"),
+    [
+        (Policy(), []),
+        (Policy(older_than=4.5 * 86400), ["checkpoints", "damaged"]),
+        (Policy(older_than=5.5 * 86400), ["damaged"]),
+        (Policy(referenced={f"{number:064x}" for number in range(4)}), ["checkpoints", "damaged"]),
+        (Policy(referenced={f"{number:064x}" for number in range(9)}), ["damaged"]),
+        (Policy(referenced=set(), grace=9 * 86400), []),
+        (Policy(max_size=55), ["damaged"]),
+        (Policy(max_size=45), ["checkpoints", "damaged"]),
+    ],
+)
+def test_what_was_left_goes_as_entries_do(store: Store, policy: Policy, gone: list[str]) -> None:
+    """By age, by size, and where no run speaks of it; what was set aside no run asks for."""
+    left = [leave(store, "checkpoints", f"{7:064x}", 5), leave(store, "damaged", f"{8:016x}-0123abcd", 6)]
+    planned = sorted(each.part for each in collect(store, policy, is_dry=True) if each.part != "entries")
+    removed = sorted(each.part for each in collect(store, policy) if each.part != "entries")
+
+    assert (planned, removed) == (gone, gone)
+    assert [each.parent.name for each in left if not each.exists()] == gone
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_the_checkpoints_of_a_training_under_way_stay(store: Store) -> None:
+    """However long its epochs take: its runner holds the fingerprint."""
+    folder = leave(store, "checkpoints", f"{7:064x}", 5)
+    with store.claim(f"{7:064x}"):
+        held = collect(store, Policy(older_than=4 * 86400))
+        stayed = folder.exists()
+
+    assert (held, stayed) == ([], True)
+    assert [each.kind for each in collect(store, Policy(older_than=4 * 86400))] == ["checkpoint"]
+
+
+def test_what_is_set_aside_is_kept_for_a_while(store: Store) -> None:
+    """It counts from the moment at which it was found damaged."""
+    store.set_aside(f"{3:064x}")
+
+    assert [each.fingerprint for each in collect(store, Policy(older_than=2.5 * 86400))] == []
+    assert len(collect(store, Policy(older_than=2.5 * 86400, grace=-9))) == 0
+    assert len(collect(store, Policy(referenced={f"{number:064x}" for number in range(4)}, grace=-9))) == 1
+
+
+def test_an_entry_whose_manifest_is_of_no_use_goes_as_others_do(store: Store) -> None:
+    """It takes room, and is listed; an earlier version of kflow may have written it."""
+    folder = store.root / "entries" / "00" / f"{3:064x}"
+    (folder / "manifest.json").write_text('{"format": 2}')
+    os.utime(folder, (NOW - 3 * 86400,) * 2)
+
+    assert [each.kind for each in list_usage(store)] == ["kind", "kind", "kind", "unreadable"]
+    assert [each.kind for each in collect(store, Policy(older_than=2.5 * 86400))] == ["unreadable"]
+    assert not folder.exists()
 
 
 def test_collecting_beside_those_who_use_and_make(tmp_path: Path) -> None:

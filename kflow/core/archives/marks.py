@@ -17,7 +17,7 @@ from typing import Any
 from kflow.core.archives.staging import short_name
 
 _VERSION = 1
-_NO_MARK = (OSError, ValueError, LookupError, TypeError, AttributeError)
+_NO_MARK = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)

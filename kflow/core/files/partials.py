@@ -205,6 +205,6 @@ def _read_note(path: Path, keys: set[str], partial: Partial) -> tuple[str, Start
     try:
         note = json.loads(_note_of(path).read_text(encoding="utf-8"))
         key, version = str(note["origin"]), Started(0, int(note["total"]), str(note["etag"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return (key, version) if key in keys and 0 < path.stat().st_size < version.total else None

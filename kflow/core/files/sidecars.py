@@ -58,5 +58,5 @@ def _read(target: Path, identity: dict[str, int]) -> dict[str, str]:
             note = json.load(file)
         digests = note.pop("digests")
         return {str(name): str(digits) for name, digits in digests.items()} if note == identity else {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}
