@@ -219,7 +219,7 @@ class Watch(layers.Layer):
     state_over_devices = {"rows": "sum", "total": "sum", "centre": "mean", "largest": "max", "smallest": "min"} | {
         "steps": "same",
         "each_row": "sum",
-        "whole_batch": "mean",
+        "batches": "mean",  # an attribute, whose own name is whole_batch
     }
 
     def build(self, shape):
@@ -232,12 +232,12 @@ class Watch(layers.Layer):
             for name in ("total", "centre", "largest", "smallest")
         )
         self.each_row = keras.metrics.Mean(name="each_row")
-        self.whole_batch = keras.metrics.Mean(name="whole_batch")
+        self.batches = keras.metrics.Mean(name="whole_batch")
 
     def call(self, x, training=False):
         """Look at the inputs, and pass them on."""
         self.each_row.update_state(ops.mean(x, axis=1))
-        self.whole_batch.update_state(ops.mean(x))
+        self.batches.update_state(ops.mean(x))
         if training:
             self.rows.assign_add(ops.shape(x)[0])
             self.steps.assign_add(1)
@@ -258,7 +258,8 @@ class Decayed(layers.Layer):
         self.sum = self.add_weight(shape=(shape[-1],), initializer="zeros", trainable=False, name="sum")
 
     def call(self, x, training=False):
-        """Move the sum, and take it away."""
+        """Move the sum, and take it away; add a loss that is a sum over all rows."""
+        self.add_loss(0.01 * sum_over_devices(ops.sum(x**2)))
         if training:
             self.sum.assign(0.9 * self.sum + 0.1 * sum_over_devices(ops.sum(x, axis=0)))
         return x - 0.01 * self.sum - 0.1 * sum_over_devices(ops.sum(ops.tanh(x), axis=0))
@@ -550,7 +551,7 @@ class Assigning(layers.Layer):
         super().__init__(name="watch")
         self.assign, self.state_over_devices = assign, rules
         self.count = self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name="count")
-        self.metric = keras.metrics.Sum(name="seen")
+        self.seen = keras.metrics.Sum(name="sum_of_all")
         self.beside = tf.Variable(0.0)
 
     def call(self, x):
@@ -582,7 +583,7 @@ def measure_unsaid(_):
         "word": said(count, "average"),
         "assign": said(assign, "sum"),
         "whole": said(count, "mean", dtype="int32"),
-        "metric": said(lambda layer, x: layer.metric.update_state(x)),
+        "metric": said(lambda layer, x: layer.seen.update_state(x)),
         "elsewhere": said(lambda *_: elsewhere.assign_add(1)),
         "seed": said(lambda _, x: keras.random.normal(ops.shape(x))),
         "beside": said(lambda layer, _: layer.beside.assign_add(1)),

@@ -76,10 +76,10 @@ def find_rule(model: Any, count: int, variable: Any, frame: Any) -> str:
         No layer of the model has the variable, or none says how it is joined, or one says what cannot be.
     """
     caller = _find_caller(frame)
-    label, layers = _find_holders(model, variable)
+    names, layers = _find_holders(model, variable)
     if layers and (count == 1 or caller.module.startswith(_KERAS)):
         return "mean" if _is_float(variable) else "same"
-    rule, problem = _read_rule(layers, label, variable, caller)
+    rule, problem = _read_rule(layers, names, variable, caller)
     if problem:
         raise _refusal(model, problem)
     return rule
@@ -120,54 +120,55 @@ def _find_caller(frame: Any) -> _Caller:
     return _Caller(method, module, f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
 
-def _find_holders(model: Any, variable: Any) -> tuple[str, list[Any]]:
+def _find_holders(model: Any, variable: Any) -> tuple[list[str], list[Any]]:
     """Find what a layer calls a variable, and that layer and those around it, the inmost first."""
     layers = model._flatten_layers()
     for owner in layers:
-        for label, each in _labelled(owner):
+        for kept, each in _kept(owner):
             if each is variable:
                 inside = [(layer, layer._flatten_layers()) for layer in layers]
                 around = [(len(inner), layer) for layer, inner in inside if owner in inner]
-                return label, [layer for _, layer in sorted(around, key=itemgetter(0))]
-    return "", []
+                attributes = [name for name, value in vars(owner).items() if value is kept and name[0] != "_"]
+                return [*attributes, kept.name], [layer for _, layer in sorted(around, key=itemgetter(0))]
+    return [], []
 
 
-def _labelled(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Give the variables that a layer has itself, by name, and those of its metrics, by the metric's name."""
+def _kept(layer: Any) -> Iterator[tuple[Any, Any]]:
+    """Give the variables that a layer has itself, each with the attribute that it belongs to: itself, or a metric."""
     for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-        yield variable.name, variable
+        yield variable, variable
     for generator in layer._seed_generators:
-        yield generator.state.name, generator.state
+        yield generator, generator.state
     for metric in layer._metrics:
         for variable in metric.variables:
-            yield metric.name, variable
+            yield metric, variable
 
 
-def _read_rule(layers: Sequence[Any], label: str, variable: Any, caller: _Caller) -> tuple[str, str]:
+def _read_rule(layers: Sequence[Any], names: Sequence[str], variable: Any, caller: _Caller) -> tuple[str, str]:
     """Read the rule that the inmost layer has for one of its variables, or say why there is none."""
     if not layers:
         return "", (
             f"{caller.line} assigns to {variable.path!r}, which no layer of it has; make it an attribute of the layer "
             "(for random numbers a keras.random.SeedGenerator, which is given as seed)"
         )
-    said = [(layer, rule) for layer in layers if (rule := _what_it_says(layer, label)) is not None]
+    said = [(layer, rule) for layer in layers if (rule := _what_it_says(layer, names)) is not None]
     if not said:
         layer = next((each for each in layers if not type(each).__module__.startswith("keras.")), layers[0])
         return "", (
-            f"its layer {layer.name!r} ({type(layer).__name__}) assigns to {label!r} ({caller.line}), and each device "
-            "has only its own rows; let the class say how the values of the devices are joined, as "
-            f"state_over_devices = {{{label!r}: 'mean'}} does, or 'sum', 'max', 'min', 'same'"
+            f"its layer {layer.name!r} ({type(layer).__name__}) assigns to {names[0]!r} ({caller.line}), and each "
+            "device has only its own rows; let the class say how the values of the devices are joined, as "
+            f"state_over_devices = {{{names[0]!r}: 'mean'}} does, or 'sum', 'max', 'min', 'same'"
         )
     layer, rule = said[0]
     fault = _find_fault(rule, variable, caller)
-    about = f"state_over_devices of its layer {layer.name!r} ({type(layer).__name__}) says {rule!r} of {label!r}"
+    about = f"state_over_devices of its layer {layer.name!r} ({type(layer).__name__}) says {rule!r} of {names[0]!r}"
     return rule, f"{about}, which {fault}" if fault else ""
 
 
-def _what_it_says(layer: Any, label: str) -> Any:
+def _what_it_says(layer: Any, names: Sequence[str]) -> Any:
     """Return the rule that the class of a layer has for one of its variables, or None."""
     said = getattr(layer, "state_over_devices", None)
-    return said.get(label) if isinstance(said, Mapping) else said
+    return next((said[name] for name in names if name in said), None) if isinstance(said, Mapping) else said
 
 
 def _find_fault(rule: Any, variable: Any, caller: _Caller) -> str:
