@@ -203,6 +203,16 @@ def test_credentials_go_to_the_first_site_only(server: Any, other_server: Any, c
     assert ["Authorization" in headers for _, headers in other_server.seen] == [False]
 
 
+def test_a_redirect_may_name_letters_that_are_not_quoted(server: Any, cache: Path) -> None:
+    """Servers send the bytes of UTF-8 as they are; asked for is the file of that name, not another one."""
+    unquoted = "/\u00fc.bin".encode().decode("latin-1")
+    server.route = lambda h, n: h.answer(b"", 302, Location=unquoted) if n == 1 else h.answer()
+
+    get_file("a", server.url + "/x", file_hash=SHA256, cache_dir=cache)
+
+    assert [path for path, _ in server.seen] == ["/x", "/%C3%BC.bin"]
+
+
 def test_uses_the_proxy_of_the_environment(server: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """http_proxy is honored."""
     monkeypatch.setenv("http_proxy", server.url)

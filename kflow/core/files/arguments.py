@@ -51,7 +51,7 @@ def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> st
     try:
         folder = Path(base).expanduser() / subdir
     except RuntimeError:
-        msg = "there is no home folder for the cache; pass cache_dir= or set KERAS_HOME"
+        msg = f"there is no home folder for the cache {os.fspath(base)!r}; pass cache_dir= or set KERAS_HOME"
         raise FileNotFoundError(errno.ENOENT, msg) from None
     _refuse_links(folder, path)
     return os.path.join(folder, name)  # noqa: PTH118  whose folder can be named, also that of ./a

@@ -234,6 +234,8 @@ def _redirected(origin: Origin, parts: urllib.parse.SplitResult, location: str |
     """Return where a redirect leads, if that is allowed."""
     if not location:
         raise origin.refused("a redirect without a Location")
+    # Python reads headers as Latin-1; what servers send unquoted are the bytes of UTF-8, as a rule.
+    location = re.sub("[\x80-\xff]", lambda found: f"%{ord(found[0]):02X}", location)
     try:
         following = check_url(urllib.parse.urljoin(parts.geturl(), location))
     except ValueError:
