@@ -77,12 +77,13 @@ def replacing(path: Name) -> Iterator[str]:
 
 
 def _refuse_special(path: Name) -> None:
-    """Refuse to put a file in the place of a device or a pipe: renaming onto /dev/null takes it from all."""
+    """Refuse to put a file in the place of a device or a pipe, or of /dev/stdout: that would take it from all."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:  # it is not there, or cannot be looked at; then writing tells why
         return
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):  # a folder is refused by the rename
+    is_link = stat.S_ISLNK(mode) and os.path.dirname(os.path.abspath(path)) != "/dev"  # noqa: PTH100, PTH120
+    if not (stat.S_ISREG(mode) or is_link or stat.S_ISDIR(mode)):  # a folder is refused by the rename
         raise OSError(errno.EINVAL, "it is a device or a pipe, and no file")
 
 
