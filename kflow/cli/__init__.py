@@ -4,7 +4,6 @@ Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 3 
 to do, 130 interrupted.
 """
 
-import contextlib
 import gc
 import io
 import os
@@ -38,18 +37,20 @@ def main() -> None:
 
 def _stop_at_once() -> None:
     """Let Ctrl-C end the process without further words until a command has something to tidy up, and says so."""
-    import signal
+    # Built in: importing signal takes so long that Ctrl-C may come meanwhile.
+    import _signal  # type: ignore[import-not-found]  # it has no stub
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
     """End the process: KeyboardInterrupt would be told as a traceback where Python cannot pass it on."""
     del number, frame
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, b"interrupted\n")
-    os._exit(130)
+    finally:
+        os._exit(130)
 
 
 def _carry_out() -> int:

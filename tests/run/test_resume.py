@@ -126,7 +126,7 @@ def test_a_training_killed_in_several_epochs_gives_the_same_bits(outputs: Any) -
     assert killed == whole
     assert "fit goes on" not in quiet
     assert [line.split()[4] for line in told.splitlines() if "fit goes on after" in line] == ["2", "4"]
-    assert whole["log.csv"].count("\n") == whole["appended.csv"].count("\n") == 8
+    assert whole["log.csv"].count("\n") == whole["appended.csv"].count("\n") == 6  # it stops early, after five epochs
     assert whole["appended.csv"].startswith("of another training\n0,")
     for text in (quiet, told):
         assert "Window.count has changed, and a checkpoint cannot keep it (a count)" in text
