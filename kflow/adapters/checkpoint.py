@@ -35,7 +35,7 @@ class Checkpoint:
     """How many are done."""
     has_stopped: bool
     """Whether a callback had asked to stop."""
-    history: Mapping[str, list[float]]
+    history: Mapping[str, list[Any]]
     variables: list[Any]
     """The arrays of all that a training changes in model and optimizer."""
     callbacks: list[Mapping[str, Any]]
@@ -186,19 +186,25 @@ def _global_generator() -> Iterable[Any]:
     return [global_seed_generator().state]
 
 
-def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[float]]) -> Checkpoint:
+def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[Any]]) -> Checkpoint:
     import keras
     import numpy as np
 
     return Checkpoint(
         epochs=epochs,
         has_stopped=bool(model.stop_training),
-        history={name: [float(value) for value in curve] for name, curve in curves.items()},
+        history={name: [_number_or_array(value) for value in curve] for name, curve in curves.items()},
         variables=[keras.ops.convert_to_numpy(each) for each in _variables(model)],
         callbacks=[_attributes(callback) for callback in callbacks],
         logs=[_read_log(callback) if _is_log(callback) else None for callback in callbacks],
         generators=(random.getstate(), np.random.get_state(legacy=False)),
     )
+
+
+def _number_or_array(value: Any) -> Any:
+    import keras
+
+    return value if isinstance(value, float | int) else keras.ops.convert_to_numpy(value)
 
 
 def _read_log(callback: Any) -> bytes | None:

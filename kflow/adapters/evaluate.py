@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
+from kflow.adapters.measures import by_number
 from kflow.adapters.session import (
     DeterministicField,
     ObjectsField,
@@ -49,7 +50,9 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
     metrics: tuple[Metric, ...] | None = Field(default=None, description="Replaces the metrics of the model.")
     batch_size: PositiveInt = Field(default=32, description="The rows in a batch.")
     expect: dict[str, Bound] = Field(
-        default_factory=dict, description="Bounds by metric; the run fails when one is missed."
+        default_factory=dict,
+        description="Bounds by metric; the run fails when one is missed. Of a metric that gives several numbers, such "
+        "as one for each class, each has a name: f1_score[0].",
     )
     objects: ObjectsField
     gpus: Annotated[Gpus, NotFingerprinted()] = Field(default=0, description="How many GPUs to use: a number, or all.")
@@ -74,7 +77,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
             exam.problem("the model has not been trained, so it has no loss; give one with 'loss:'", "model")
         known = fact.metrics if fact and self.metrics is None and self.loss is None else None
         for name in self.expect:
-            if known is not None and name not in known:
+            if known is not None and name.partition("[")[0] not in known:  # which numbers it has, the data tell
                 exam.misspelt(f"the model reports no metric {name!r}", name, known, "expect", name)
         return {}
 
@@ -93,9 +96,10 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
             model: Any = context.open(self.model)
             self._compile(model, custom)
             x, y, weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
-            metrics = divide(model, context.gpus).evaluate(
+            measured = divide(model, context.gpus).evaluate(
                 x, y, sample_weight=weight, batch_size=self.batch_size, return_dict=True, verbose=0
             )
+        metrics = by_number(measured)
         self._compare(metrics)
         return self.Outputs(metrics=metrics)
 
@@ -117,7 +121,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
             if name not in metrics:
                 message = f"the model reports no metric {name!r}; it reports {', '.join(metrics)}"
                 raise ValueError(message)
-            miss = bound.describe_miss(float(metrics[name]))
+            miss = bound.describe_miss(metrics[name])
             if miss:
                 misses.append(f"{name}: {miss}")
         if misses:

@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kflow.adapters.checkpoint import checkpoint_callback
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
+from kflow.adapters.measures import by_number, curves_by_number
 from kflow.adapters.session import (
     DeterministicField,
     ObjectsField,
@@ -228,7 +229,7 @@ class Train(StepSpec, kind="train", version=1):
             if trained is not model:
                 self._compile(model, custom)
                 _hand_on_optimizer(trained, model)
-            return self.Outputs(model=model, history=history.history)
+            return self.Outputs(model=model, history=curves_by_number(history.history))
 
     def _resume(self, context: StepContext, model: Any, callbacks: list[Any], history: Any) -> Any:
         """Return the callback that goes on where an interrupted training was; None if there is to be none."""
@@ -349,7 +350,7 @@ def progress_callback(context: StepContext, epochs: int) -> Any:
                     "epochs": epochs,
                     "batch": batch,
                     "batches": self.params["steps"],
-                    "metrics": {name: float(value) for name, value in (logs or {}).items()},
+                    "metrics": by_number(logs or {}),
                 }
             )
 

@@ -369,6 +369,19 @@ class TestEvaluateAndPredict:
 
         assert set(metrics) == {"loss", "mse"}
 
+    def test_a_metric_of_several_numbers_has_a_name_for_each(self, bench, inputs):
+        """Which is what F1Score gives if nothing else is asked for: one for each class."""
+        metrics = ["accuracy", "F1Score"]
+        trained = _train(bench, inputs, metrics=metrics, loss="categorical_crossentropy", epochs=2)
+        inputs["${t}"] = trained.stored("model")
+        expect = {"f1_score[2]": {"max": 1e6}}
+
+        measured = bench.run(Evaluate, inputs, model="${t}", x="${x}", y="${y}", expect=expect)["metrics"]
+
+        names = {"accuracy", "loss", "f1_score[0]", "f1_score[1]", "f1_score[2]"}
+        assert set(measured) == set(trained["history"]) == names
+        assert len(trained["history"]["f1_score[0]"]) == 2
+
     def test_an_expectation_that_is_missed_fails(self, bench, inputs):
         """The message has bound and value."""
         expect = {"loss": {"max": 1e-9}}
