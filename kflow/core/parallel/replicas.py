@@ -8,17 +8,21 @@ many rows each replica has.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kflow.core.parallel.exchange import as_replica
+from kflow.core.parallel.exchange import as_replica, is_replica
 from kflow.core.parallel.joining import Assigned, find_rule, join_assigned, refuse_hidden_variables, weighted_mean
 from kflow.core.parallel.moments import synchronize_moments
 from kflow.core.parallel.state import metric_variables, noting_scope, state_of
 
 __all__ = ["Joined", "make_strategy", "run_replicas"]
+
+_TURN = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,8 +180,10 @@ class _Run:
                 results[number] = function(number)
 
         numbers = self.strategy.experimental_distribute_values_from_function(lambda each: each.replica_id_in_sync_group)
-        self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
-        return [results[number] for number in sorted(results)]
+        # One batch at a time: where several threads ran replicas at once, one replica's rows were missing, rarely.
+        with contextlib.nullcontext() if is_replica() else _TURN:
+            self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
+        return [results[number] for number in range(len(self.cut.sizes))]
 
     # --- forwards --------------------------------------------------------------------------------------
 
