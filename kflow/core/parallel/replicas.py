@@ -183,7 +183,10 @@ class _Run:
         # One batch at a time: where several threads ran replicas at once, one replica's rows were missing, rarely.
         with contextlib.nullcontext() if is_replica() else _TURN:
             self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
-        return [results[number] for number in range(len(self.cut.sizes))]
+        if len(results) != len(self.cut.sizes):  # else rows would be missing, and nobody told
+            message = f"only {len(results)} of {len(self.cut.sizes)} devices computed their rows; call it again"
+            raise RuntimeError(message)
+        return [results[number] for number in sorted(results)]
 
     # --- forwards --------------------------------------------------------------------------------------
 
