@@ -124,10 +124,15 @@ def _cut(tensor: Any, count: int) -> Cut:
     """Deal out the rows as evenly as possible: the first replicas take one row more.
 
     A replica for which no row is left starts at the last one. It must compute something, since kernels and layers
-    fail on no rows or give NaN; what it computes counts nothing.
+    fail on no rows or give NaN; what it computes counts nothing. Where the number of rows is known, so are the cuts.
     """
     import tensorflow as tf
 
+    if (rows := tensor.shape[0]) is not None:
+        whole, rest = divmod(rows, count)
+        sizes = [whole + (number < rest) for number in range(count)]
+        starts = [min(number * whole + min(number, rest), rows - 1) for number in range(count)]
+        return Cut(starts, sizes, [size / max(rows, 1) for size in sizes])
     with tf.device("CPU:0"):
         rows = tf.shape(tensor)[0]
         whole, rest = rows // count, rows % count
@@ -180,12 +185,9 @@ class _Run:
                 results[number] = function(number)
 
         numbers = self.strategy.experimental_distribute_values_from_function(lambda each: each.replica_id_in_sync_group)
-        # One batch at a time: where several threads ran replicas at once, one replica's rows were missing, rarely.
+        # One batch at a time: in several threads, one slice of an eager tensor in ten thousand had a single row.
         with contextlib.nullcontext() if is_replica() else _TURN:
             self.strategy.run(tf.autograph.experimental.do_not_convert(call), args=(numbers,))
-        if len(results) != len(self.cut.sizes):  # else rows would be missing, and nobody told
-            message = f"only {len(results)} of {len(self.cut.sizes)} devices computed their rows; call it again"
-            raise RuntimeError(message)
         return [results[number] for number in sorted(results)]
 
     # --- forwards --------------------------------------------------------------------------------------
@@ -196,6 +198,7 @@ class _Run:
         own_weights = [tf.identity(weight) for weight in weights]
         with tf.device("CPU:0"):  # where Keras feeds batches, so that each device is sent only its part
             parts = self._take(tensors, number, at_least=1)
+            self._require_rows(parts[0], number)
         own_inputs = [tf.identity(part) for part in parts]
         untrained = self.untrained
         state = [state_of(variable, number) for variable in untrained]
@@ -209,7 +212,7 @@ class _Run:
             outputs = tf.nest.flatten(structure)
             masks = [getattr(output, "_keras_mask", None) for output in outputs]
             rows = self._own_rows(outputs, parts[0], number)
-        masks = [None if mask is None else mask[: self.cut.sizes[number]] for mask in masks]
+        masks = [None if mask is None else self._own(mask, number) for mask in masks]
         return Replica(tape, own_weights, own_inputs, rows, masks, list(scope.losses), scope.assigned, structure)
 
     def _own_rows(self, outputs: Sequence[Any], part: Any, number: int) -> list[Any]:
@@ -227,14 +230,27 @@ class _Run:
             with tf.device("CPU:0"):
                 check = tf.debugging.assert_equal(count, tf.shape(part)[0], message)
             with tf.control_dependencies([check]):
-                rows.append(output[: self.cut.sizes[number]])
+                rows.append(self._own(output, number))
         return rows
+
+    def _require_rows(self, part: Any, number: int) -> None:
+        """Let no row be lost unseen, should threads outside of here disturb a slice; in a graph none can."""
+        size, rows = self.cut.sizes[number], part.shape[0]
+        if isinstance(size, int) and rows not in (None, size, max(size, 1)):
+            message = f"TensorFlow cut {rows} rows for a device that was to get {size}; call it again"
+            raise RuntimeError(message)
+
+    def _own(self, tensor: Any, number: int) -> Any:
+        """Cut off the row that a replica without rows computes, if it may be one."""
+        size = self.cut.sizes[number]
+        return tensor if isinstance(size, int) and size else tensor[:size]
 
     def _take(self, tensors: Sequence[Any], number: int, at_least: int = 0) -> list[Any]:
         """Cut a replica's rows out."""
         import tensorflow as tf
 
-        start, size = self.cut.starts[number], tf.maximum(self.cut.sizes[number], at_least)
+        start, size = self.cut.starts[number], self.cut.sizes[number]
+        size = max(size, at_least) if isinstance(size, int) else tf.maximum(size, at_least)
         return [tensor[start : start + size] for tensor in tensors]
 
     def _join(self) -> list[Any]:
@@ -298,8 +314,7 @@ class _Run:
         for index in reversed(assigned):
             gradients[index] = _sum([each for each in (gradients[index], gradients.pop()) if each is not None])
         inputs = gradients[len(replica.weights) :]
-        size = self.cut.sizes[number]
-        own = [None if each is None else tf.convert_to_tensor(each)[:size] for each in inputs]
+        own = [None if each is None else self._own(tf.convert_to_tensor(each), number) for each in inputs]
         return [*gradients[: len(replica.weights)], *own]
 
 
