@@ -185,6 +185,30 @@ def test_labels_that_are_classes(y, classes, expected):
 
 
 @pytest.mark.parametrize(
+    "classes",
+    [[2**53 + 1, 0.5], [2**63, -1], [2**53 + 1, 2.0**53], [2.0**53, 2**53 + 1], ["a\0", "a"], [(1, 2), (3, 4)]],
+    ids=repr,
+)
+def test_labels_come_back_as_they_went_in(classes):
+    """No label is rounded, made a float or cut, one by one either; nor taken for one that is equal after that."""
+    rows = to_categorical(classes, classes=classes)
+
+    decoded = [from_categorical(rows, classes), *(from_categorical(row, classes) for row in rows)]
+
+    np.testing.assert_array_equal(rows, np.eye(2))
+    assert [each.tolist() for each in decoded] == [classes, *classes]
+    assert list(map(type, decoded[0].tolist())) == list(map(type, classes))
+    assert decoded[1].shape == ()
+
+
+def test_large_labels_in_a_list_are_not_rounded():
+    """NumPy would make floats of all, and take the second for the first."""
+    classes = [2**53, 2**53 + 1]
+
+    assert to_categorical([2.0**53, 2**53 + 1], classes=classes, sparse=True).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (

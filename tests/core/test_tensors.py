@@ -166,6 +166,11 @@ def test_vectors_that_stay_as_they_are_hand_gradients_on(order):
         (lambda: in_a_graph(lambda y: to_categorical(y, classes=["a"]), [1]), TypeError, "int32 cannot be the classes"),
         (lambda: in_a_graph(lambda y: to_categorical(y, classes=[0.5]), [1]), TypeError, "int32 cannot be the classes"),
         (
+            lambda: in_a_graph(lambda y: to_categorical(y, classes=[2**53 + 1]), np.array([2.0**53])),
+            TypeError,
+            "float64 cannot be the classes",
+        ),
+        (
             lambda: tf.function(normalize, input_signature=[tf.TensorSpec(None)])(tf.constant([1.0])),
             ValueError,
             "the number of axes of this tensor is not known; give it with tf.ensure_shape",

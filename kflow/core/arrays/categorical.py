@@ -134,7 +134,8 @@ def from_categorical(y: ArrayLike, classes: Iterable[Any] | None = None) -> NDAr
     -------
     numpy.ndarray
         Of the shape of ``y`` without the last dimension: the label of the largest entry of each row, and of
-        the first of those if several are largest. int64 without ``classes``, else of their type.
+        the first of those if several are largest. int64 without ``classes``, else of their type, or of objects
+        where no type holds them all unchanged.
 
     Raises
     ------
@@ -164,4 +165,4 @@ def from_categorical(y: ArrayLike, classes: Iterable[Any] | None = None) -> NDAr
             f"the row at index {where[0] if len(where) == 1 else where} is all zeros or has a NaN, so it names no class"
         )
         raise ValueError(msg)
-    return numbers if known is None else np.asarray(known.labels[numbers])
+    return numbers if known is None else known.labels[numbers, ...]  # with ... an array also of a single label
