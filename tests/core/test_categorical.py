@@ -308,6 +308,18 @@ def test_a_wrong_label_in_a_later_block_of_a_view_has_its_place():
         to_categorical(y, lazy=True)
 
 
+@pytest.mark.parametrize("key", [slice(5, None), slice(None, None, -2), slice(9, 3, -1), [8, 7, 2], 7])
+@pytest.mark.parametrize("options", [{}, {"classes": range(10)}, {"sparse": True}])
+def test_a_label_that_turns_wrong_behind_a_view_has_its_place(key, options):
+    """Whichever rows are read, the index is that in all labels."""
+    y = np.arange(10)
+    view = to_categorical(y, lazy=True, **options)
+    y[7] = -1
+
+    with pytest.raises(ValueError, match="label -1 at index 7 is n"):
+        view[key]
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
 def test_threads_change_no_bit(monkeypatch, dtype):
     """Whatever the number of processors; a wrong label is named with its index in any of them."""
@@ -378,6 +390,7 @@ def test_arrays_load_neither_keras_nor_tensorflow():
     code = (
         "import sys; from kflow.core import from_categorical, normalize, to_categorical\n"
         "normalize(to_categorical(['b'], classes=['a', 'b'], lazy=True), lazy=True)[0]\n"
+        "assert from_categorical(to_categorical([1], dtype='bfloat16')) == 1\n"
         "print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
     )
 
