@@ -185,6 +185,30 @@ def test_labels_that_are_classes(y, classes, expected):
 
 
 @pytest.mark.parametrize(
+    "classes",
+    [[2**53 + 1, 0.5], [2**63, -1], [2**53 + 1, 2.0**53], [2.0**53, 2**53 + 1], ["a\0", "a"], [(1, 2), (3, 4)]],
+    ids=repr,
+)
+def test_labels_come_back_as_they_went_in(classes):
+    """No label is rounded, made a float or cut, one by one either; nor taken for one that is equal after that."""
+    rows = to_categorical(classes, classes=classes)
+
+    decoded = [from_categorical(rows, classes), *(from_categorical(row, classes) for row in rows)]
+
+    np.testing.assert_array_equal(rows, np.eye(2))
+    assert [each.tolist() for each in decoded] == [classes, *classes]
+    assert list(map(type, decoded[0].tolist())) == list(map(type, classes))
+    assert decoded[1].shape == ()
+
+
+def test_large_labels_in_a_list_are_not_rounded():
+    """NumPy would make floats of all, and take the second for the first."""
+    classes = [2**53, 2**53 + 1]
+
+    assert to_categorical([2.0**53, 2**53 + 1], classes=classes, sparse=True).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (
@@ -284,6 +308,18 @@ def test_a_wrong_label_in_a_later_block_of_a_view_has_its_place():
         to_categorical(y, lazy=True)
 
 
+@pytest.mark.parametrize("key", [slice(5, None), slice(None, None, -2), slice(9, 3, -1), [8, 7, 2], 7])
+@pytest.mark.parametrize("options", [{}, {"classes": range(10)}, {"sparse": True}])
+def test_a_label_that_turns_wrong_behind_a_view_has_its_place(key, options):
+    """Whichever rows are read, the index is that in all labels."""
+    y = np.arange(10)
+    view = to_categorical(y, lazy=True, **options)
+    y[7] = -1
+
+    with pytest.raises(ValueError, match="label -1 at index 7 is n"):
+        view[key]
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
 def test_threads_change_no_bit(monkeypatch, dtype):
     """Whatever the number of processors; a wrong label is named with its index in any of them."""
@@ -354,6 +390,7 @@ def test_arrays_load_neither_keras_nor_tensorflow():
     code = (
         "import sys; from kflow.core import from_categorical, normalize, to_categorical\n"
         "normalize(to_categorical(['b'], classes=['a', 'b'], lazy=True), lazy=True)[0]\n"
+        "assert from_categorical(to_categorical([1], dtype='bfloat16')) == 1\n"
         "print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
     )
 

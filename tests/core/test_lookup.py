@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from kflow.core.objects import CustomObjectScope
+from kflow.core.objects import CustomObjectScope, get_custom_objects
+from kflow.core.objects.lookup import built_in_objects
+from kflow.core.serialization import deserialize_keras_object
 
 
 def double(x: Any) -> Any:
@@ -129,3 +131,48 @@ def test_a_description_without_its_module_is_not_answered_with_its_own_name() ->
     assert "Keras has a 'Dense' in keras.layers: name this as the module of the description" in str(failure.value)
     assert "kflow.core.deserialize_keras_object" in str(failure.value)
     assert "Did you mean" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["activations", "constraints", "initializers", "losses", "metrics", "optimizers", "quantizers", "regularizers"],
+)
+def test_every_name_that_is_suggested_is_found(family: str) -> None:
+    """Keras's tables lack some of its public names, such as l1_l2; what fails lacks only arguments."""
+    not_found = []
+
+    with CustomObjectScope():
+        for name in built_in_objects()[f"keras.{family}"]:
+            try:
+                getattr(keras, family).get(name)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                not_found += [name] if "Could not interpret" in str(error) else []
+
+    assert not_found == []
+
+
+def test_names_that_the_tables_of_keras_lack_are_trained_with() -> None:
+    """As arguments of compile and of layers, and in a description of one."""
+    layer = {"class_name": "Dense", "config": {"units": 2, "kernel_regularizer": "l1_l2"}}
+    with CustomObjectScope():
+        model = keras.Sequential([keras.Input((2,)), deserialize_keras_object(layer)])
+        model.compile("Lamb", "CategoricalGeneralizedCrossEntropy", metrics=["huber"])
+
+    logs = model.train_on_batch(np.eye(2), np.eye(2), return_dict=True)
+
+    assert isinstance(model.layers[0].kernel_regularizer, keras.regularizers.L1L2)
+    assert isinstance(model.optimizer, keras.optimizers.Lamb)
+    assert logs.keys() == {"loss", "huber"}
+
+
+def test_a_name_that_stands_for_none_is_refused() -> None:
+    """Keras takes None for a name that is not there, and would be advised to use the same name."""
+    with pytest.raises(ValueError, match="the custom name 'nn' stands for None; give it a class or function"):
+        CustomObjectScope({"nn": None}, override=True).__enter__()
+    with pytest.raises(ValueError, match="the custom name 'nn' stands for None"):
+        get_custom_objects()["nn"] = None
+    with (
+        keras.saving.custom_object_scope({"nn": None}),
+        pytest.raises(ValueError, match=r"identifier: nn\. .*No custom names are known here"),
+    ):
+        keras.activations.get("nn")

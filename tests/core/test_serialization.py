@@ -150,6 +150,20 @@ def test_functions_of_keras_are_their_names(function: Any) -> None:
     assert deserialize_keras_object(name) is function
 
 
+@pytest.mark.parametrize("operation", [keras.ops.sin, keras.ops.gelu, keras.ops.swish], ids=lambda each: each.__name__)
+def test_functions_of_keras_ops_keep_their_module(operation: Any) -> None:
+    """By themselves, in lists and in layers: their names alone are found nowhere, or are those of activations."""
+    layer = keras.layers.Dense(1, activation=operation)
+
+    by_itself, inside, as_part = round_trip(operation), round_trip([operation]), round_trip(layer)
+
+    assert by_itself is inside[0] is as_part.activation is operation
+    assert round_trip(keras.layers.Lambda(operation, mask=operation)).function is operation
+    assert keras.saving.deserialize_keras_object(serialize_keras_object(layer)).activation is operation
+    with pytest.raises(ValueError, match=r"the function keras\.ops\.\w+ has no form in the format of Keras 2\.1"):
+        serialize_keras_object(layer, keras_version=2)
+
+
 def test_the_default_format_is_that_of_keras_3() -> None:
     """What is written can be read by Keras itself, and has what Keras 2.1 wrote in the same places."""
     layer = keras.layers.Dense(3, activation="relu")
@@ -350,6 +364,15 @@ class Fails(keras.layers.Layer):
         (np.array(["a"]), r"cannot serialize array\(\['a'\].*, a ndarray: Invalid dtype"),
         (tf.TensorSpec((2,)), r"description is a TypeSpec, which Keras cannot read"),
         ("relu", r"cannot serialize the text 'relu': by itself it would be read as a name"),
+        (
+            np.array("relu"),
+            r"array\('relu'.*, a ndarray: by itself it would become the text 'relu' and be read as a name",
+        ),
+        (tf.float32, r"tf\.float32, a DType: by itself it would become the text 'float32'"),
+        (len, r"it is not written in Python, and not found by name; call it in a function of yours"),
+        (np.sin, r"<ufunc 'sin'>: it is not written in Python"),
+        ([len], r"it is not written in Python"),
+        (keras.saving.load_model, r"it is a function of Keras that is no part of models"),
         ({"config": 1}, r"with the key class_name or config: it would be read as a description"),
         ([{"class_name": 1, "config": 1}], r"its keys must be texts, and not those of a description"),
         ([{1: 2}], r"its keys must be texts"),

@@ -36,6 +36,10 @@ ENCODINGS = [
     (["dog", "cat"], {"classes": ["cat", "dog"]}),
     ([5, 7], {"classes": [7, 6, 5], "label_smoothing": 0.3, "dtype": "float64"}),
     (np.array([0.5, -1.0], "float32"), {"classes": [-1.0, 0.5], "sparse": True}),
+    ([2, 0, 1], {"num_classes": 3, "dtype": tf.float16, "label_smoothing": 0.3}),
+    ([2, 0, 1], {"num_classes": 3, "dtype": "bfloat16"}),
+    (np.array([2, 0, 1], tf.bfloat16.as_numpy_dtype), {"num_classes": 3, "dtype": tf.bfloat16}),
+    (np.array([0.5, -1.0], tf.bfloat16.as_numpy_dtype), {"classes": [-1.0, 0.5], "sparse": True}),
 ]
 
 
@@ -57,6 +61,7 @@ WRONG = [
     ([0.0, 1.0, 1.5], {"num_classes": 3}, 1.5),
     ([0.0, 1.0, math.nan], {"num_classes": 3}, "nan"),
     ([0.0, 1.0, math.inf], {"num_classes": 3}, "inf"),
+    (np.array([0.0, 1.0, 1.5], tf.bfloat16.as_numpy_dtype), {"num_classes": 3}, 1.5),
     (["cat", "dog", "cow"], {"classes": ["cat", "dog"]}, "cow"),
     ([1, 2, 0], {"classes": [1, 2], "dtype": "int32"}, 0),
 ]
@@ -165,6 +170,11 @@ def test_vectors_that_stay_as_they_are_hand_gradients_on(order):
         (lambda: in_a_graph(lambda y: to_categorical(y, 3), ["1"]), TypeError, "for others give classes"),
         (lambda: in_a_graph(lambda y: to_categorical(y, classes=["a"]), [1]), TypeError, "int32 cannot be the classes"),
         (lambda: in_a_graph(lambda y: to_categorical(y, classes=[0.5]), [1]), TypeError, "int32 cannot be the classes"),
+        (
+            lambda: in_a_graph(lambda y: to_categorical(y, classes=[2**53 + 1]), np.array([2.0**53])),
+            TypeError,
+            "float64 cannot be the classes",
+        ),
         (
             lambda: tf.function(normalize, input_signature=[tf.TensorSpec(None)])(tf.constant([1.0])),
             ValueError,

@@ -39,7 +39,7 @@ def to_categorical(
     num_classes : int, optional
         The number of classes. None or 0 takes the number of ``classes``, or else the largest label plus one.
     dtype : dtype_like, default "float32"
-        Type of the result: any number type, or bool.
+        Type of the result: any number type of NumPy, bfloat16 or bool; also as TensorFlow's.
     classes : iterable or mapping, optional
         The label of each class, in the order of the columns: texts, numbers that do not count from 0, or
         anything that can be hashed; or a mapping from label to column, such as ``class_indices`` of Keras.
@@ -111,8 +111,9 @@ def _view(encoding: Encoding, y: Any) -> RowsView:
         raise ValueError(msg)
     greatest: int | None = None
     for start, stop in row_blocks(source):
-        numbers = encoding.numbers(source[start:stop], start)
-        encoding.check(numbers, start)
+        rows = range(start, stop)
+        numbers = encoding.numbers(source[start:stop], rows)
+        encoding.check(numbers, rows)
         if numbers.size:
             greatest = max(greatest or 0, int(numbers.max()))
     encoding = encoding.fitted(greatest)
@@ -134,7 +135,8 @@ def from_categorical(y: ArrayLike, classes: Iterable[Any] | None = None) -> NDAr
     -------
     numpy.ndarray
         Of the shape of ``y`` without the last dimension: the label of the largest entry of each row, and of
-        the first of those if several are largest. int64 without ``classes``, else of their type.
+        the first of those if several are largest. int64 without ``classes``, else of their type, or of objects
+        where no type holds them all unchanged.
 
     Raises
     ------
@@ -164,4 +166,4 @@ def from_categorical(y: ArrayLike, classes: Iterable[Any] | None = None) -> NDAr
             f"the row at index {where[0] if len(where) == 1 else where} is all zeros or has a NaN, so it names no class"
         )
         raise ValueError(msg)
-    return numbers if known is None else np.asarray(known.labels[numbers])
+    return numbers if known is None else known.labels[numbers, ...]  # with ... an array also of a single label

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Classes"]
 
 _SHOWN = 10  # as many classes are listed in an error
+_EXACT = 2**53  # up to here floats tell whole numbers apart
 _TABLE = 2**20  # numbers that are not further apart are looked up in a table
 
 
@@ -77,24 +78,33 @@ class Classes:
 
     @cached_property
     def labels(self) -> NDArray[Any]:
-        """The labels as an array: of text or of numbers if all are, else of objects."""
-        alike = all(isinstance(name, str) for name in self.names) or self._are_numbers
-        labels = np.array(self.names) if alike else np.empty(len(self), object)
-        if not alike:
-            labels[:] = self.names
+        """The labels as an array: of text or of numbers if all are and none changes by it, else of objects."""
+        are_texts = all(isinstance(name, str) for name in self.names)
+        if are_texts or all(isinstance(name, bool | int | float) for name in self.names):
+            labels = np.array(self.names)
+            became_floats = labels.dtype.kind == "f" and not any(isinstance(name, float) for name in self.names)
+            # [2**63, -1] become floats, 2**53 + 1 beside 0.5 is rounded, and "a\0" is cut.
+            if not became_floats and tuple(labels.tolist()) == self.names:
+                return labels
+        labels = np.empty(len(self), object)
+        labels[:] = self.names
         return labels
 
-    @property
-    def _are_numbers(self) -> bool:
-        return all(isinstance(name, bool | int | float) for name in self.names)
+    @cached_property
+    def _are_small_numbers(self) -> bool:
+        """Whether all are numbers that NumPy's floats tell apart."""
+        return all(isinstance(name, bool | int | float) and abs(name) <= _EXACT for name in self.names)
 
     def as_labels(self, y: Any) -> NDArray[Any]:
-        """Return labels as an array: of objects unless all are numbers, for NumPy would make text of 1 beside "a"."""
+        """Return labels as an array: of objects unless all are small numbers.
+
+        NumPy would make text of 1 beside "a", and 2.0**53 of 2**53 + 1 beside 0.5.
+        """
         if any(isinstance(name, tuple) for name in self.names) and isinstance(y, list | tuple):
             labels = np.empty(len(y), object)
             labels[:] = y  # NumPy would take tuples for rows
             return labels
-        return np.asarray(y, None if self._are_numbers else object)
+        return np.asarray(y, None if self._are_small_numbers else object)
 
     def numbers(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Return the number of the class of each label, and -1 where there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from operator import index as as_integer
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from kflow.core.rows.views import Rows
+
 __all__ = ["Encoding"]
 
 _MOST = 2**53  # classes: up to here floats tell whole numbers apart
+_BFLOAT16 = "bfloat16"  # a float type that NumPy itself does not know, and takes for one without numbers
 _BLOCKS_AT_A_TIME = 8  # by one thread: as Python serves one thread at a time
 _BLOCK = 32_768  # labels encoded at a time, so that the positions stay in the processor's cache
 
@@ -47,10 +51,7 @@ class Encoding:
         """Return an encoding, with everything checked."""
         known = None if classes is None else Classes.of(classes)
         columns = _number_of_columns(num_classes, known)
-        kind = np.dtype(dtype)
-        if kind.kind not in "biufc":
-            msg = f"dtype must be a number type or bool, not {kind}"
-            raise TypeError(msg)
+        kind = _number_type(dtype)
         given: Any = label_smoothing
         if not isinstance(given, SupportsFloat):
             msg = f"label_smoothing must be a number between 0 and 1, not {given!r}"
@@ -112,23 +113,23 @@ class Encoding:
             return y
         return as_array(y, "y") if self.classes is None else self.classes.as_labels(y)
 
-    def numbers(self, y: Any, first: int = 0) -> NDArray[Any]:
-        """Return the class numbers of labels; ``first`` is the number of the first row, for errors."""
+    def numbers(self, y: Any, rows: Rows | None = None) -> NDArray[Any]:
+        """Return the class numbers of labels; ``rows`` are the numbers of the rows that they are, for errors."""
         labels = np.asarray(self.as_labels(y))
         if self.classes is None:
-            return _whole_numbers(labels, first)
+            return _whole_numbers(labels, rows)
         numbers = self.classes.numbers(labels)
-        _complain(labels, numbers < 0, self.classes.describe_miss, first)
+        _complain(labels, numbers < 0, self.classes.describe_miss, rows)
         return numbers
 
-    def __call__(self, y: Any) -> NDArray[Any]:
-        """Return labels encoded."""
-        return self.encoded(self.numbers(y))
+    def __call__(self, y: Any, rows: Rows | None = None) -> NDArray[Any]:
+        """Return labels encoded; ``rows`` are the numbers of the rows that they are, for errors."""
+        return self.encoded(self.numbers(y, rows), rows)
 
-    def encoded(self, numbers: NDArray[Any]) -> NDArray[Any]:
+    def encoded(self, numbers: NDArray[Any], rows: Rows | None = None) -> NDArray[Any]:
         """Return class numbers encoded, after a check that each is a column."""
         if self.sparse or numbers.dtype.kind == "f":  # huge floats are no integers
-            self.check(numbers)
+            self.check(numbers, rows)
         if self.sparse:
             return numbers.reshape(self.shape(numbers.shape)).astype(self.dtype)
         shape, columns, off = self.shape(numbers.shape), self.columns or 0, self.off
@@ -141,7 +142,7 @@ class Encoding:
             for start in range(first, last, _BLOCK):
                 block = flat[start : min(start + _BLOCK, last)].astype(np.intp, copy=False)
                 if block.view(np.uintp).max() >= columns:  # read so, negative ones are the greatest
-                    self.check(numbers)
+                    self.check(numbers, rows)
                 here = np.add(block, starts[: block.size], out=places[: block.size])
                 entries[start * columns :][here] = self.on
 
@@ -150,10 +151,10 @@ class Encoding:
         do_each(spans, write, threads=len(spans) // 2)
         return encoded
 
-    def check(self, numbers: NDArray[Any], first: int = 0) -> None:
-        """Raise unless every class number is a column; ``first`` is the number of the first row, for errors."""
+    def check(self, numbers: NDArray[Any], rows: Rows | None = None) -> None:
+        """Raise unless every class number is a column; ``rows`` are the numbers of the rows, for errors."""
         wrong = (numbers < 0) | (numbers >= (_MOST if self.columns is None else self.columns))
-        _complain(numbers, wrong, self._describe_misfit, first)
+        _complain(numbers, wrong, self._describe_misfit, rows)
 
     def _describe_misfit(self, number: float) -> str:
         if number < 0:
@@ -166,6 +167,17 @@ class Encoding:
 
 
 _CLASSES = "classes=[...]"
+
+
+def _number_type(dtype: Any) -> np.dtype[Any]:
+    """Return a type that is given for NumPy or for tensors, known to be that of numbers."""
+    if isinstance(dtype, str) and dtype == _BFLOAT16:
+        import_module("ml_dtypes")  # it comes with TensorFlow, and teaches NumPy the name
+    kind: np.dtype[Any] = np.dtype(getattr(dtype, "as_numpy_dtype", dtype))
+    if kind.kind not in "biufc" and kind.name != _BFLOAT16:
+        msg = f"dtype must be a number type or bool, not {kind}"
+        raise TypeError(msg)
+    return kind
 
 
 def _number_of_columns(num_classes: int | None, classes: Classes | None) -> int | None:
@@ -186,46 +198,50 @@ def _number_of_columns(num_classes: int | None, classes: Classes | None) -> int 
     return len(classes) if classes is not None else given or None
 
 
-def _whole_numbers(y: NDArray[Any], first: int) -> NDArray[Any]:
+def _whole_numbers(y: NDArray[Any], rows: Rows | None) -> NDArray[Any]:
     """Return labels in a numeric type, each known to be a whole number."""
     if y.dtype.kind in "iu":
         return y
     if y.dtype.kind == "b":
         return y.view(np.uint8)
     if y.dtype.kind in "OSUT":
-        y = _parsed(y, first)
+        y = _parsed(y, rows)
+    if y.dtype.name == _BFLOAT16:
+        y = y.astype(np.float32)
     if y.dtype.kind != "f":
         msg = f"labels must be whole numbers, not of type {y.dtype}"
         raise TypeError(msg)
-    _complain(y, ~np.isfinite(y) | (y != np.trunc(y)), lambda _: "is not a whole number", first)
+    _complain(y, ~np.isfinite(y) | (y != np.trunc(y)), lambda _: "is not a whole number", rows)
     return y
 
 
-def _parsed(y: NDArray[Any], first: int) -> NDArray[np.float64]:
+def _parsed(y: NDArray[Any], rows: Rows | None) -> NDArray[np.float64]:
     """Return labels given as text or Python objects as floats."""
     parsed = np.empty(y.shape, np.float64)
     for where, label in np.ndenumerate(y.astype(object)):
         try:
             parsed[where] = float(label)
         except (TypeError, ValueError):
-            msg = f"label {label!r}{_place(where, first)} is not a number; name the classes with {_CLASSES}"
+            msg = f"label {label!r}{_place(where, rows)} is not a number; name the classes with {_CLASSES}"
             raise ValueError(msg) from None
     return parsed
 
 
-def _complain(labels: NDArray[Any], wrong: NDArray[np.bool_], describe: Callable[[Any], str], first: int) -> None:
+def _complain(
+    labels: NDArray[Any], wrong: NDArray[np.bool_], describe: Callable[[Any], str], rows: Rows | None
+) -> None:
     """Raise for the first wrong label, if there is one."""
     if wrong.any():
         where = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
         label = labels[where]
         label = label.item() if isinstance(label, np.generic) else label
-        msg = f"label {label!r}{_place(where, first)} {describe(label)}"
+        msg = f"label {label!r}{_place(where, rows)} {describe(label)}"
         raise ValueError(msg)
 
 
-def _place(where: Sequence[Any], first: int) -> str:
-    """Say at which index a label is, with rows counted from a first one; nothing of one that is alone."""
+def _place(where: Sequence[Any], rows: Rows | None) -> str:
+    """Say at which index a label is, in rows of these numbers or of all; nothing of one that is alone."""
     if not where:
         return ""
-    place = (int(where[0]) + first, *(int(i) for i in where[1:]))
+    place = (int(where[0] if rows is None else rows[where[0]]), *(int(i) for i in where[1:]))
     return f" at index {place[0] if len(place) == 1 else place}"

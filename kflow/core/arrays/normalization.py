@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from kflow.core.rows.views import Rows
+
 __all__ = ["normalize"]
 
 _BLOCK = 2**21  # bytes that a thread does at a time: large, as Python serves one thread at a time
@@ -194,8 +196,8 @@ class _Scaling:
         """Return the rows in the type to calculate in."""
         return block.astype(np.result_type(self.dtype, np.float32), copy=False)
 
-    def __call__(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Return the rows normalized."""
+    def __call__(self, block: NDArray[Any], _: Rows | None = None) -> NDArray[Any]:
+        """Return the rows normalized, which does not depend on their numbers."""
         scaled = np.empty(block.shape, self.dtype)
         self.write(block, scaled)
         return scaled

@@ -150,7 +150,7 @@ def _classes_like(y: Any, labels: Any) -> Any:
 
     try:
         alike = np.asarray(labels.tolist(), object if y.dtype == tf.string else y.dtype.as_numpy_dtype)
-        if y.dtype == tf.string or (alike == labels).all():
+        if y.dtype == tf.string or alike.tolist() == labels.tolist():
             return tf.constant(alike.tolist(), y.dtype)
     except (TypeError, ValueError, OverflowError):
         pass

@@ -77,7 +77,8 @@ def known_custom_names() -> dict[str, str]:
     state = import_module("keras.src.backend.common.global_state")
     registry: Registry = import_module("keras").saving.get_custom_objects()
     foreign = dict.fromkeys(state.get_global_attribute("custom_objects_scope_dict", {}), "a scope of Keras")
-    return {str(name): source for name, source in {**foreign, **registry.sources()}.items()}
+    sources = {**foreign, **registry.sources()}
+    return {str(name): source for name, source in sources.items() if registered_object(name) is not None}
 
 
 @functools.cache
@@ -89,6 +90,8 @@ def built_in_objects() -> dict[str, dict[str, Any]]:
         table = {} if short in _WITHOUT_TABLE else keras_part(short, "ALL_OBJECTS_DICT", dict).ALL_OBJECTS_DICT
         # The public names last: the table has a class under some names of functions.
         found[f"keras.{short}"] = {**table, **{name: value for name, value in public.items() if _is_part(value, short)}}
+    optimizers = found["keras.optimizers"]  # which Keras asks for in lower case
+    found["keras.optimizers"] = {**{name.lower(): value for name, value in optimizers.items()}, **optimizers}
     found["keras.models"]["Functional"] = found["keras.models"]["Model"]  # as later Keras 2 wrote it
     return found
 
@@ -129,7 +132,7 @@ def install() -> None:
         if isinstance(registration.GLOBAL_CUSTOM_OBJECTS, Registry):
             return
         keras_part("saving.object_registration", "GLOBAL_CUSTOM_NAMES", MutableMapping)
-        tables = {noun: keras_part(name, "ALL_OBJECTS_DICT", dict) for name, noun in _TABLES.items()}
+        tables = {name: keras_part(name, "ALL_OBJECTS_DICT", dict) for name in (*_TABLES, "optimizers")}
         deserializers = {noun: keras_part(name, "deserialize", FunctionType) for name, noun in _DESERIALIZERS.items()}
         finders = (
             (keras_part("saving.serialization_lib", _FIND, FunctionType), _FIND, _find),
@@ -145,8 +148,10 @@ def install() -> None:
             getattr(keras_part("trainers.compile_utils", name, type), name)
             for name in ("CompileLoss", "CompileMetrics")
         ]
-        for noun, holder in tables.items():
-            holder.ALL_OBJECTS_DICT = _Table(holder.ALL_OBJECTS_DICT, noun)
+        for name, holder in tables.items():
+            # Keras has left some of its public names out, such as Lamb and l1_l2.
+            objects = {**built_in_objects()[f"keras.{name}"], **holder.ALL_OBJECTS_DICT}
+            holder.ALL_OBJECTS_DICT = _Table(objects, _TABLES[name]) if name in _TABLES else objects
         for noun, holder in deserializers.items():
             holder.deserialize = _refusing_unknown_names(holder.deserialize, noun)
         for holder, attribute, wrapper in finders:
@@ -161,7 +166,7 @@ def install() -> None:
         registration.GLOBAL_CUSTOM_OBJECTS = Registry(
             registration.GLOBAL_CUSTOM_OBJECTS,
             "objects",
-            functools.partial(refuse_built_in_names, way_out="put it in with get_custom_objects().override({...})"),
+            functools.partial(check_names, way_out="put it in with get_custom_objects().override({...})"),
         )
 
 
@@ -303,13 +308,15 @@ def _bound(value: Any) -> Any:
     return value
 
 
-def refuse_built_in_names(
-    objects: Mapping[Any, Any], override: bool = False, *, way_out: str = "pass override=True"
-) -> None:
-    """Raise ValueError if a name is that of a different object of Keras; it tells how that is done on purpose.
+def check_names(objects: Mapping[Any, Any], override: bool = False, *, way_out: str = "pass override=True") -> None:
+    """Raise ValueError if a name means None, or is that of a different object of Keras; it tells what to do.
 
-    With ``override`` only those names are refused that `Model.compile` never looks for among custom ones.
+    With ``override`` only those names of Keras are refused that `Model.compile` never looks for among custom ones.
     """
+    for name, target in objects.items():
+        if target is None:  # to Keras, None is what a name means that is not there
+            msg = f"the custom name {name!r} stands for None; give it a class or function, or leave it out"
+            raise ValueError(msg)
     for module, built_ins in () if override else built_in_objects().items():
         for name in objects.keys() & built_ins.keys():
             if objects[name] is not built_ins[name]:

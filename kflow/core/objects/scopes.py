@@ -12,7 +12,7 @@ from contextlib import ContextDecorator
 from importlib import import_module
 from typing import Any, Self, TypeVar, cast
 
-from kflow.core.objects.lookup import enter_over_keras_scope, install, refuse_built_in_names
+from kflow.core.objects.lookup import check_names, enter_over_keras_scope, install
 from kflow.core.objects.registry import Layer, Registry, calling_line, close_layer, open_layer, open_layers, short
 
 __all__ = ["CustomObjectScope", "custom_object_scope", "get_custom_objects"]
@@ -55,7 +55,7 @@ class CustomObjectScope(ContextDecorator):
     TypeError
         On entering, if an argument is not a dictionary.
     ValueError
-        On entering, if a name is that of a different Keras object and ``override`` is false.
+        On entering, if a name means None, or is that of a different Keras object and ``override`` is false.
     RuntimeError
         On entering, if the installed Keras is not built as this module needs it.
 
@@ -93,7 +93,7 @@ class CustomObjectScope(ContextDecorator):
                 raise TypeError(msg)
             objects.update(given)
         install()
-        refuse_built_in_names(objects, self._override)
+        check_names(objects, self._override)
         source = self._source or f"the scope at {calling_line()}"
         layer = Layer(source, objects, keras_scope=enter_over_keras_scope(objects))
         open_layer(layer)
@@ -219,7 +219,8 @@ def get_custom_objects() -> Registry:
     mutable mapping of str to class or function
         Not a copy and not a ``dict``: one object for all threads, each of which sees its own scopes in it. Its
         method ``sources()`` tells for each name where it came from, such as ``"the scope at train.py:12"``. A
-        name that Keras itself uses is a ValueError, unless it is put in with the method ``override({...})``.
+        name that Keras itself uses is a ValueError, unless it is put in with the method ``override({...})``, and so
+        is None in the place of a class or function.
 
     Raises
     ------

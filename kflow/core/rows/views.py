@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    Rows: TypeAlias = range | NDArray[np.intp]  # the numbers of some rows
 
 __all__ = ["RowsView", "as_array", "by_rows", "refuse_masks", "row_blocks"]
 
@@ -101,7 +103,8 @@ class RowsView(RowsArray):
     source : ndarray, HDF5Matrix or RowsView
         The rows that the view is calculated from, on at least one axis.
     change : callable
-        Makes of a block of rows of the source, shape ``(n, ...)``, as many rows of the view.
+        Makes of a block of rows of the source, shape ``(n, ...)``, and of the numbers of these rows, as many rows of
+        the view.
     shape : tuple of int
         The number of rows, and the shape of one.
     dtype : numpy.dtype
@@ -109,13 +112,13 @@ class RowsView(RowsArray):
 
     Examples
     --------
-    >>> view = RowsView(np.arange(4), np.square, (4,), np.dtype("int64"))
+    >>> view = RowsView(np.arange(4), lambda block, rows: block**2, (4,), np.dtype("int64"))
     >>> view[-1], view[[2, 0]], len(view)
     (np.int64(9), array([4, 0]), 4)
     """
 
     source: Any
-    change: Callable[[NDArray[Any]], NDArray[Any]]
+    change: Callable[[NDArray[Any], Rows], NDArray[Any]]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -128,7 +131,8 @@ class RowsView(RowsArray):
     def __getitem__(self, key: Any) -> Any:
         """Return what NumPy returns for this index of ``view[:]``."""
         rows, index = rows_of_index(key, self.shape)
-        return self.change(np.asarray(self.source[rows]))[index]
+        numbers = range(self.shape[0])[rows] if isinstance(rows, slice) else rows
+        return self.change(np.asarray(self.source[rows]), numbers)[index]
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the rows in order."""

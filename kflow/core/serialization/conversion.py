@@ -5,16 +5,17 @@ refused (:mod:`kflow.core.serialization.descriptions`). Then Keras builds the ob
 names mean what was found.
 """
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 
-from kflow.core.objects.lookup import keras_part, registered_object
-from kflow.core.objects.registry import short
+from kflow.core.objects.lookup import install, keras_part, registered_object
+from kflow.core.objects.registry import Layer, close_layer, open_layer, short
 from kflow.core.objects.scopes import CustomObjectScope, get_custom_objects
 from kflow.core.serialization.descriptions import (
     Place,
@@ -34,6 +35,8 @@ __all__ = ["deserialize_keras_object", "serialize_keras_object"]
 
 # What a class and its parts may raise besides TypeError and ValueError when a configuration does not suit them.
 _MISFITS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError)
+
+_OPERATIONS = "keras.ops"
 
 
 def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -> Any:
@@ -56,16 +59,18 @@ def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -
     dict, str, plain value or None
         For an object, Keras 3's format: ``module``, ``class_name``, ``config`` and ``registered_name``, with
         ``build_config`` and ``compile_config`` where there are any (but no weights). For a function, its
-        registered name or else its own name. For a plain value itself; what JSON cannot hold (bytes, slices,
-        arrays, functions in lists) is described like an object. NumPy's scalars become Python's.
+        registered name or else its own name; for one of ``keras.ops``, a description that names this module. For
+        a plain value itself; what JSON cannot hold (bytes, slices, arrays, functions in lists) is described like
+        an object. NumPy's scalars become Python's.
 
     Raises
     ------
     ValueError
         If the object cannot be described so that it can be read back: a class, a lambda or an object without
         ``get_config`` (also as a part, where a method is one of these), what JSON cannot hold, a function whose
-        name means another object, a text that is not in a list or dict (it would be read as a name), a dict with
-        the keys of a description, or a part for which Keras 2.1 has no form.
+        name means another object, a function of Keras that is no part of models or one that is not written in
+        Python, a text that is not in a list or dict or what would become one (it would be read as a name), a dict
+        with the keys of a description, or a part for which Keras 2.1 has no form.
 
     Notes
     -----
@@ -94,8 +99,15 @@ def serialize_keras_object(instance: Any, *, keras_version: Literal[2, 3] = 3) -
         msg = "cannot serialize a dictionary with the key class_name or config: it would be read as a description"
         raise ValueError(msg)
     try:
-        is_function = callable(instance) and not hasattr(instance, "get_config")
-        description = _function_name(instance) if is_function else _described(instance)
+        description = _described(instance)
+        if isinstance(description, str):
+            msg = (
+                f"cannot serialize {short(instance)}, a {type(instance).__name__}: by itself it would become the text "
+                f"{short(description)} and be read as a name; put it into a list"
+            )
+            raise ValueError(msg)
+        if _is_function(description) and description["module"] == "builtins":
+            return description["config"]
         return as_keras_2(description) if keras_version == 2 else description
     except RecursionError:
         msg = f"cannot serialize {short(instance)}: it is nested too deeply, or contains itself"
@@ -210,14 +222,14 @@ def _described(instance: Any) -> Any:
         msg = f"cannot serialize the class {instance.__name__}: pass an instance of it, or use its name"
         raise ValueError(msg)
     if callable(instance) and not hasattr(instance, "get_config"):
-        name = _function_name(instance)
-        return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
+        return _described_function(instance)
     return _described_by_keras(instance)
 
 
 def _described_by_keras(instance: Any) -> Any:
     try:
-        description = import_module("keras").saving.serialize_keras_object(instance)
+        with _operations_with_module():
+            description = import_module("keras").saving.serialize_keras_object(instance)
     except RecursionError:
         raise
     # OSError: a lambda without source text. AttributeError: a function of NumPy, which Keras takes for a number.
@@ -225,6 +237,8 @@ def _described_by_keras(instance: Any) -> Any:
         msg = f"cannot serialize {short(instance)}, a {type(instance).__name__}: {error}"
         raise ValueError(msg) from error
     for where, part in _parts(description, "description"):
+        if _is_function(part) and str(part["config"]).startswith(f"{_OPERATIONS}."):
+            part.update(_described_operation(part["config"]))
         reason = _why_unreadable(part)
         if reason:
             msg = f"cannot serialize {short(instance)}: {where} is {reason}"
@@ -253,10 +267,42 @@ def _is_array(description: Any) -> bool:
     return isinstance(description, dict) and description.get("class_name") in ("__numpy__", "__tensor__")
 
 
+def _is_function(description: Any) -> bool:
+    return isinstance(description, dict) and description.get("class_name") == "function"
+
+
+@functools.cache
+def _operations() -> dict[Any, str]:
+    """Return the functions of ``keras.ops`` with their names there."""
+    public = vars(import_module(_OPERATIONS)).values()
+    return {function: f"{_OPERATIONS}.{function.__name__}" for function in public if inspect.isfunction(function)}
+
+
+@contextmanager
+def _operations_with_module() -> Iterator[None]:
+    """Make Keras name the module of such a function: its bare name is found nowhere, or is that of an activation."""
+    install()
+    layer = Layer("keras.ops", {}, names=_operations(), is_argument=True)
+    open_layer(layer)
+    try:
+        yield
+    finally:
+        close_layer(layer)
+
+
+def _described_operation(path: str) -> dict[str, Any]:
+    name = path.removeprefix(f"{_OPERATIONS}.")
+    return {"module": _OPERATIONS, "class_name": "function", "config": name, "registered_name": name}
+
+
+def _described_function(function: Any) -> dict[str, Any]:
+    if inspect.isfunction(function) and function in _operations():
+        return _described_operation(_operations()[function])
+    name = _function_name(function)
+    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
+
+
 def _function_name(function: Any) -> str:
-    if inspect.isclass(function):
-        msg = f"cannot serialize the class {function.__name__}: pass an instance of it, or use its name"
-        raise ValueError(msg)
     own_name = getattr(function, "__name__", None)
     if own_name is None:
         msg = f"cannot serialize {short(function)}, a {type(function).__name__}: it has no get_config() and no name"
@@ -268,6 +314,11 @@ def _function_name(function: Any) -> str:
     meaning = _lookup(name, Reader(None, "function", is_safe=True))
     if meaning is not None and meaning is not function:
         msg = f"cannot serialize {short(function)}: its name {name!r} means {short(meaning)}; give it another name"
+        raise ValueError(msg)
+    is_compiled = inspect.isbuiltin(function) or isinstance(function, np.ufunc)
+    if meaning is None and (is_of_keras(function) or is_compiled):
+        what = "a function of Keras that is no part of models" if is_of_keras(function) else "not written in Python"
+        msg = f"cannot serialize {short(function)}: it is {what}, and not found by name; call it in a function of yours"
         raise ValueError(msg)
     return name
 

@@ -190,10 +190,10 @@ def as_keras_2(value: Any) -> Any:
     Raises
     ------
     ValueError
-        If a part has no form there: operations that are not layers, layers that are called with anything but
-        tensors or a list of them, models whose inputs or outputs have names, functions in a list or dictionary,
-        where their names would be read as texts, a dtype policy that is no part of a layer, and generators of random
-        numbers.
+        If a part has no form there: operations that are not layers, functions of ``keras.ops``, layers that are called
+        with anything but tensors or a list of them, models whose inputs or outputs have names, functions in a list or
+        dictionary, where their names would be read as texts, a dtype policy that is no part of a layer, and generators
+        of random numbers.
     """
     _check_plain(value)
     return _old(value)
@@ -239,6 +239,8 @@ def _old(value: Any) -> Any:
 def _old_description(node: Mapping[str, Any]) -> Any:
     name, module, config = node["class_name"], node.get("module") or "", node["config"]
     if name == "function":
+        if module == "keras.ops":
+            raise _no_form(f"the function keras.ops.{config}")
         return config
     if _is_policy(node):
         return config["name"]
