@@ -246,6 +246,23 @@ def test_refuses_names_that_leave_the_cache(fname: str, cache: Path) -> None:
         get_file(fname, "http://127.0.0.1:1/", cache_dir=cache)
 
 
+@pytest.mark.parametrize("state", ["lock", "verified", "unpacked", "0123456789abcdef.part"])
+@pytest.mark.parametrize("fname", [".a.bin.{}", "sub/.a.bin.{}", ".a.bin.{}/b"])
+def test_refuses_the_names_of_its_own_hidden_files(fname: str, state: str, cache: Path) -> None:
+    """An origin could otherwise say what has been verified, or take the lock away."""
+    with pytest.raises(ValueError, match=rf"not be like a hidden file by which the cache .*'\.a\.bin\.{state}' is"):
+        get_file(fname.format(state), "http://127.0.0.1:1/x", cache_dir=cache)
+    assert not cache.exists()
+
+
+def test_other_hidden_files_are_files_like_any(server: Any, cache: Path) -> None:
+    """So are names that only end like those of the cache's own, and folders that the cache did not choose."""
+    for fname in (".hidden", "poetry.lock", cache / ".x.lock" / "a"):
+        path = get_file(fname, server.url, cache_dir=cache)
+
+        assert Path(path).read_bytes() == BODY
+
+
 def test_names_with_folders(server: Any, tmp_path: Path, cache: Path) -> None:
     """A relative name may hold folders, an absolute one is used as it is, a long one has a lock."""
     absolute = tmp_path / "elsewhere/a"

@@ -20,10 +20,19 @@ from kflow.core.archives.staging import locked, opened, short_name, staged, sync
 from kflow.core.archives.tars import is_tar, unpack_tar
 from kflow.core.archives.zips import is_zip, unpack_zip
 
-__all__ = ["ArchiveError", "Extraction", "extract_archive", "is_merged", "merge_archive", "short_name", "sync"]
+__all__ = [
+    "ArchiveError",
+    "Extraction",
+    "extract_archive",
+    "is_merged",
+    "is_reserved",
+    "merge_archive",
+    "short_name",
+    "sync",
+]
 
 FORMATS = ("tar", "zip")
-_RESERVED = (".lock", ".note", ".part", ".unpack", ".unpacked", ".verified")  # a cache's own hidden files
+_RESERVED = (".lock", ".note", ".part", ".unpack", ".unpacked", ".verified")
 MAX_BYTES, MAX_MEMBERS, MAX_RATIO = Limits.max_bytes, Limits.max_members, Limits.max_ratio
 
 
@@ -215,10 +224,15 @@ def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Lim
     return done if done.members <= limits.max_members and done.size <= limits.max_bytes else None
 
 
+def is_reserved(name: str) -> bool:
+    """Say whether a name is like those of the hidden files by which a cache keeps its state."""
+    return name.startswith(".") and name.endswith(_RESERVED)
+
+
 def _refuse_reserved(tops: list[str]) -> None:
     """Refuse top-level entries that would pose as the cache's own files."""
     for name in tops:
-        if name.startswith(".") and name.endswith(_RESERVED):
+        if is_reserved(name):
             refuse(f"member {name!r} has the name of a file by which a cache keeps its state")
 
 

@@ -65,7 +65,8 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     Parameters
     ----------
     fname : path
-        Name in the cache; folders in it are made, ``..`` is refused, an absolute path is used as it is.
+        Name in the cache; folders in it are made, an absolute path is used as it is. Refused are ``..`` and the
+        names of the cache's own hidden files, such as ``.a.bin.lock``.
     origin : str or path
         An http, https or file URL, or a plain path (``./a:b`` where the name holds a colon), which is copied.
     untar : bool, default False
