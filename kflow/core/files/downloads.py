@@ -94,11 +94,12 @@ def _reachable(job: Job) -> tuple[Origin, ...]:
         return job.origins
     local = tuple(origin for origin in job.origins if origin.local is not None)
     if not local:
-        why = (
-            f"{job.target} is not in the cache and this is offline mode; put the file there, "
-            "pass offline=False or unset KFLOW_OFFLINE"
+        why, way_out = f"{job.target} is not in the cache", "put the file there"
+        if job.target.exists():
+            why, way_out = f"{job.target} is in the cache, and was to be fetched again", "drop force_download=True"
+        raise job.origins[0].failed(
+            f"{why}, and this is offline mode; {way_out}, pass offline=False or unset KFLOW_OFFLINE"
         )
-        raise job.origins[0].failed(why)
     return local
 
 
