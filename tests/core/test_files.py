@@ -179,7 +179,7 @@ def test_a_failing_disk_is_named(extract: bool, server: Any, cache: Path, left: 
 
 
 def test_progress(server: Any, cache: Path) -> None:
-    """Progress grows, ends at the total, and comes at most ten times a second."""
+    """Progress grows, ends once with the size as the total, and comes at most ten times a second."""
     sized = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     pieces = [BODY[at : at + 2**17] for at in range(0, len(BODY), 2**17)]
     server.route = lambda h, n: h.raw(sized if n == 1 else b"HTTP/1.1 200 OK\r\n\r\n", *pieces, pause=0.15)
@@ -188,11 +188,22 @@ def test_progress(server: Any, cache: Path) -> None:
 
     get_file("a", server.url, cache_dir=cache, progress=lambda *call: calls.append(call))
 
-    assert calls == sorted(calls)
+    assert calls == sorted(set(calls))
     assert calls[-1] == (len(BODY), len(BODY))
     assert 2 <= len(calls) <= (time.monotonic() - start) * 10 + 2
+    calls.clear()
     get_file("b", server.url, cache_dir=cache, progress=lambda *call: calls.append(call))
-    assert calls[-1] == (len(BODY), None)
+    assert {total for _, total in calls[:-1]} == {None}
+    assert calls[-1] == (len(BODY), len(BODY))
+
+
+def test_progress_of_a_file_that_comes_at_once(server: Any, cache: Path) -> None:
+    """The same numbers are told once."""
+    calls: list[tuple[int, int | None]] = []
+
+    get_file("a", server.url, max_size=len(BODY), cache_dir=cache, progress=lambda *call: calls.append(call))
+
+    assert calls.count((len(BODY), len(BODY))) == 1
 
 
 @pytest.mark.parametrize("form", ["path", "text", "url"])

@@ -155,16 +155,15 @@ def _attempt(job: Job, origin: Origin, partial: Partial, progress: Progress | No
                 raise origin.refused(f"it has more than max_size={job.max_size:,} bytes")
             partial.write(block)
             now = time.monotonic()
-            if progress is not None and now - told >= 0.1:
+            if progress is not None and now - told >= 0.1 and partial.size != answer.total:
                 progress(partial.size, answer.total)
                 told = now
     _verify(job, origin, partial)
-    size = partial.size
+    if progress is not None:  # before the file is in place, so that what a callback raises leaves none
+        progress(partial.size, partial.size)
     status = partial.commit()
     if status is None:
         raise OriginError(origin.failed("another process removed the temporary file"))
-    if progress is not None:
-        progress(size, answer.total)
     return status
 
 

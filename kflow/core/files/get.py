@@ -100,8 +100,8 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         ``$KFLOW_OFFLINE`` is set (to anything but ``0``, ``false``, ``no`` or ``off``).
     progress : callable or bool, optional
         Called with the bytes done and the total (None where the server does not say), at most ten times a
-        second and once at the end. By default a line on standard error when that is a terminal; True for a
-        line in any case, False for none.
+        second, and once with the size as both when all is there and right. By default a line on standard error when
+        that is a terminal; True for a line in any case, False for none.
     on_retry : callable, optional
         Called with a `Retry` before each further try. By default it is logged as a warning.
     timeout : float or mapping, default 30.0
