@@ -103,8 +103,12 @@ def _graph(operation: Any) -> Any:
     """Return the functional model that an operation is or wraps, or None when there is none or it is not known."""
     import keras
 
+    from kflow.core.parallel.multi_gpu import DataParallel
+
     if isinstance(operation, keras.layers.Wrapper):
         return _graph(operation.layer)
+    if isinstance(operation, DataParallel):
+        return _graph(operation.template)
     if isinstance(operation, keras.Sequential):
         return operation._functional
     return operation if isinstance(operation, keras.Model) and hasattr(operation, "_nodes_by_depth") else None
