@@ -475,6 +475,27 @@ def test_damaged_archive_does_not_stick(server: Any, cache: Path, left: Left) ->
     assert left() == ["a", "x"]
 
 
+def test_a_damaged_archive_of_others_is_told_to_be_the_cached_one(server: Any, cache: Path) -> None:
+    """An archive that another program left in part stays, and the error says how to fetch it again."""
+    server.route = lambda h, _: h.answer(packed_tar(data__a=b"one"))
+    (cache / "datasets").mkdir(parents=True)
+    (cache / "datasets/x").write_bytes(packed_tar(data__a=b"one")[:-9])
+
+    with pytest.raises(ArchiveError, match=r"damaged .* It was in the cache; force_download=True fetches it again"):
+        get_file("x", server.url, extract=True, cache_dir=cache)
+    get_file("x", server.url, extract=True, cache_dir=cache, force_download=True)
+    assert (cache / "datasets/data/a").read_text() == "one"
+
+
+@pytest.mark.parametrize("member", ["x", "x__a"])
+def test_an_archive_that_holds_its_own_name_is_kept_under_another(member: str, server: Any, cache: Path) -> None:
+    """As a file or as a folder, which is the usual one: the name that `untar=True` would take."""
+    server.route = lambda h, _: h.answer(packed_tar(**{member: b"one"}))
+
+    with pytest.raises(ArchiveError, match=r"replace itself, as it holds 'x'; keep it under another name"):
+        get_file("x", server.url, extract=True, cache_dir=cache)
+
+
 def test_md5_and_the_rules_of_keras(server: Any, cache: Path) -> None:
     """md5_hash counts only without file_hash, whose case and prefix do not matter."""
     md5 = hashlib.md5(BODY).hexdigest()

@@ -243,6 +243,8 @@ def _moves(
     if not os.path.lexists(place):
         yield staged, place
         return
+    if not place.is_symlink() and place.samefile(archive):
+        refuse(f"it would replace itself, as it holds {place.name!r}; keep it under another name")
     if place.is_symlink() or staged.is_dir() != place.is_dir():
         msg = f"it would replace {place}, which is a link or of another kind; move that away"
         raise OccupiedError(msg)
@@ -250,8 +252,6 @@ def _moves(
         for entry in sorted(staged.iterdir()):
             yield from _moves(entry, place / entry.name, archive, may_replace)
         return
-    if place.samefile(archive):
-        refuse(f"it would replace itself, as it holds a member of its own name, {place.name!r}")
     if not may_replace(staged, place):
         msg = (
             f"it would replace {place}, which is another file and did not come from it; move that away, or unpack "

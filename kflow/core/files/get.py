@@ -262,7 +262,11 @@ def _unpack(job: Job, archive_format: str | Sequence[str] | None, untarred: str 
         merge_archive(job.target, job.target.parent, archive_format, last=untarred, replace=untarred is None)
     except OccupiedError:
         raise
-    except ArchiveError:
-        if is_new and job.digest is None:
-            job.target.unlink()
+    except ArchiveError as error:
+        if job.digest is not None:
+            raise
+        if not is_new:
+            msg = f"{error} It was in the cache; force_download=True fetches it again."
+            raise type(error)(msg) from error.__cause__
+        job.target.unlink()
         raise
