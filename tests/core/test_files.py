@@ -415,6 +415,29 @@ def test_untar_brings_a_new_version(server: Any, cache: Path) -> None:
     assert [path.read_text() for path in sorted((cache / "datasets/data").iterdir())] == ["2", "2"]
 
 
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_untar_of_another_version_replaces_the_folder_of_its_name(
+    is_broken_off: bool, server: Any, cache: Path
+) -> None:
+    """A new digest, or force_download, is not answered by the old files, also when a first call fetched in vain."""
+    versions = [packed_tar(data__a=b"%d" % number) for number in range(3)]
+    server.route = lambda h, n: h.answer(versions[n - 1]) if n in {1, 2 + is_broken_off} else h.answer(b"", 404)
+    digests = [hashlib.sha256(version).hexdigest() for version in versions]
+    path = Path(get_file("data", server.url, untar=True, file_hash=digests[0], cache_dir=cache))
+    (path / "mine").write_text("mine")
+
+    if is_broken_off:
+        with pytest.raises(DownloadError, match="404"):
+            get_file("data", server.url, untar=True, file_hash=digests[2], cache_dir=cache, **QUICK)
+    get_file("data", server.url, untar=True, file_hash=digests[1 + is_broken_off], cache_dir=cache)
+
+    assert (path / "a").read_text() == str(1 + is_broken_off)
+    assert (path / "mine").read_text() == "mine"
+    (path / "a").write_text("edited")
+    get_file("data", server.url, untar=True, file_hash=digests[1 + is_broken_off], cache_dir=cache)
+    assert (path / "a").read_text() == "edited"
+
+
 def test_untar_replaces_nothing_that_is_not_its_own(server: Any, cache: Path, left: Left) -> None:
     """A file that somebody else put there stays, and so does the archive, which is sound."""
     server.route = lambda h, _: h.answer(packed_tar(data__a=b"one", data__b=b"two"))

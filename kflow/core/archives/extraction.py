@@ -29,6 +29,7 @@ __all__ = [
     "merge_archive",
     "short_name",
     "sync",
+    "take_back_merge",
 ]
 
 FORMATS = ("tar", "zip")
@@ -214,6 +215,12 @@ def is_merged(
     """
     formats = _formats(archive_format)
     return not formats or _recalled(Path(path), Path(folder), formats, Limits()) is not None
+
+
+def take_back_merge(path: Path, folder: Path) -> None:
+    """Let a mark say, until the next `merge_archive`, that another archive is to take the place of this one."""
+    with staged(folder, path.name) as (stage, _), locked(folder):
+        take_back(path, folder, stage)
 
 
 def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Limits) -> Extraction | None:

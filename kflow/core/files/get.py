@@ -13,7 +13,8 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive
+from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive, take_back_merge
+from kflow.core.archives.marks import is_taken_back
 from kflow.core.archives.members import OccupiedError
 from kflow.core.files.arguments import (
     cache_path,
@@ -70,9 +71,9 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     origin : str or path
         An http, https or file URL, or a plain path (``./a:b`` where the name holds a colon), which is copied.
     untar : bool, default False
-        Download to ``fname + '.tar.gz'`` and unpack that into the folder that holds it, unless `fname` exists; not
-        again while neither it nor what came out of it has changed. Files that are there and that it did not bring
-        are not replaced.
+        Download to ``fname + '.tar.gz'`` and unpack that into the folder that holds it, unless `fname` exists and
+        came not out of another version of the archive; not again while neither it nor what came out of it has
+        changed. Files that are there and that it did not bring are not replaced.
     md5_hash : str, optional
         An MD5 digest; used when `file_hash` is not given.
     file_hash : str, optional
@@ -171,14 +172,19 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     formats = "tar" if untar else archive_format if extract else None
 
     def is_unpacked() -> bool:
-        return (untar and os.path.lexists(path)) or is_merged(job.target, job.target.parent, formats)
+        if untar and os.path.lexists(path):
+            return not is_taken_back(job.target, job.target.parent)
+        return is_merged(job.target, job.target.parent, formats)
 
     if not is_unpacked() or force_download or not _is_cached(job, verify=verify):  # a hit needs no lock
         with _locked(job.target):
             is_right = _is_cached(job, verify=verify)
             is_new = force_download or not is_right
+            was_there = job.target.exists()
             if not is_right and not force_download:
                 _remove_wrong(job)
+            if untar and was_there and is_new:  # noted before it is fetched, lest a kill leave the old files for good
+                take_back_merge(job.target, job.target.parent)
             if is_new:
                 _fetch(job, progress)
             if not is_unpacked():
