@@ -22,6 +22,7 @@ from kflow.core.parallel.exchange import sum_over_devices
 from kflow.core.parallel.multi_gpu import DataParallel
 from kflow.core.parallel.replicas import _cut
 from kflow.core.parallel.scaling import measure_scaling
+from kflow.core.plotting import model_to_text
 
 TOWERS = ["CPU:1", "CPU:2", "CPU:3"]
 
@@ -541,6 +542,31 @@ def measure_files(folder):
         "save_weights": said_by(keras.saving.save_weights, model, folder / "bad.weights.h5"),
         "load_weights": refused,
         "scaling": said_by(measure_scaling, template, x),
+    }
+
+
+def measure_template(folder):
+    """Reach the template in a divided model of one output, as code for Keras 2.1 does, also in a loaded one."""
+    stack = [layers.Dense(3, name="hidden"), layers.Dense(1, name="last")]
+    template = keras.Sequential([keras.Input((4,), name="x"), *stack], name="inner")
+    model = parallel(template)
+    model.layers[-2].save(folder / "by_place.keras")
+    model.layers[-2].save_weights(folder / "by_place.weights.h5")
+    saved = keras.saving.load_model(folder / "by_place.keras")
+    fresh = parallel(keras.models.clone_model(template))
+    fresh.layers[-2].load_weights(folder / "by_place.weights.h5")
+    model.save(folder / "whole.keras")
+    loaded = keras.saving.load_model(folder / "whole.keras")
+    return {
+        "is_template": model.get_layer("inner") is template,
+        "others": [model.get_layer("x").name, model.get_layer(index=-2).name, said_by(model.get_layer, "y")],
+        "weights": [
+            difference(template.get_weights(), each.get_weights())
+            for each in (saved, fresh, loaded.get_layer("inner"), model.layers[-2])
+        ],
+        "saved": type(saved).__name__,
+        "parameters": [template.count_params(), model.count_params()],
+        "drawn": model_to_text(model, expand_nested=True),
     }
 
 

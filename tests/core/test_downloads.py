@@ -145,6 +145,10 @@ def test_offline_asks_nobody(
 
     with pytest.raises(DownloadError, match=r"/datasets/c is not in the cache.*offline=False or unset KFLOW_OFFLINE"):
         get_file("c", server.url, cache_dir=cache, **offline)
+    with pytest.raises(
+        DownloadError, match=r"/here is in the cache, and was .* drop force_download=True, pass offline="
+    ):
+        get_file("here", server.url, file_hash=SHA256, force_download=True, cache_dir=cache, **offline)
     assert len(server.seen) == 1
     assert Path(cache, "datasets/b").read_bytes() == BODY
 

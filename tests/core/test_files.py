@@ -179,7 +179,7 @@ def test_a_failing_disk_is_named(extract: bool, server: Any, cache: Path, left: 
 
 
 def test_progress(server: Any, cache: Path) -> None:
-    """Progress grows, ends at the total, and comes at most ten times a second."""
+    """Progress grows, ends once with the size as the total, and comes at most ten times a second."""
     sized = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     pieces = [BODY[at : at + 2**17] for at in range(0, len(BODY), 2**17)]
     server.route = lambda h, n: h.raw(sized if n == 1 else b"HTTP/1.1 200 OK\r\n\r\n", *pieces, pause=0.15)
@@ -188,11 +188,22 @@ def test_progress(server: Any, cache: Path) -> None:
 
     get_file("a", server.url, cache_dir=cache, progress=lambda *call: calls.append(call))
 
-    assert calls == sorted(calls)
+    assert calls == sorted(set(calls))
     assert calls[-1] == (len(BODY), len(BODY))
     assert 2 <= len(calls) <= (time.monotonic() - start) * 10 + 2
+    calls.clear()
     get_file("b", server.url, cache_dir=cache, progress=lambda *call: calls.append(call))
-    assert calls[-1] == (len(BODY), None)
+    assert {total for _, total in calls[:-1]} == {None}
+    assert calls[-1] == (len(BODY), len(BODY))
+
+
+def test_progress_of_a_file_that_comes_at_once(server: Any, cache: Path) -> None:
+    """The same numbers are told once."""
+    calls: list[tuple[int, int | None]] = []
+
+    get_file("a", server.url, max_size=len(BODY), cache_dir=cache, progress=lambda *call: calls.append(call))
+
+    assert calls.count((len(BODY), len(BODY))) == 1
 
 
 @pytest.mark.parametrize("form", ["path", "text", "url"])
@@ -244,6 +255,23 @@ def test_refuses_names_that_leave_the_cache(fname: str, cache: Path) -> None:
     """A name is a name, not a way out."""
     with pytest.raises(ValueError, match="fname must name a file"):
         get_file(fname, "http://127.0.0.1:1/", cache_dir=cache)
+
+
+@pytest.mark.parametrize("state", ["lock", "verified", "unpacked", "0123456789abcdef.part"])
+@pytest.mark.parametrize("fname", [".a.bin.{}", "sub/.a.bin.{}", ".a.bin.{}/b"])
+def test_refuses_the_names_of_its_own_hidden_files(fname: str, state: str, cache: Path) -> None:
+    """An origin could otherwise say what has been verified, or take the lock away."""
+    with pytest.raises(ValueError, match=rf"not be like a hidden file by which the cache .*'\.a\.bin\.{state}' is"):
+        get_file(fname.format(state), "http://127.0.0.1:1/x", cache_dir=cache)
+    assert not cache.exists()
+
+
+def test_other_hidden_files_are_files_like_any(server: Any, cache: Path) -> None:
+    """So are names that only end like those of the cache's own, and folders that the cache did not choose."""
+    for fname in (".hidden", "poetry.lock", cache / ".x.lock" / "a"):
+        path = get_file(fname, server.url, cache_dir=cache)
+
+        assert Path(path).read_bytes() == BODY
 
 
 def test_names_with_folders(server: Any, tmp_path: Path, cache: Path) -> None:
@@ -387,6 +415,29 @@ def test_untar_brings_a_new_version(server: Any, cache: Path) -> None:
     assert [path.read_text() for path in sorted((cache / "datasets/data").iterdir())] == ["2", "2"]
 
 
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_untar_of_another_version_replaces_the_folder_of_its_name(
+    is_broken_off: bool, server: Any, cache: Path
+) -> None:
+    """A new digest, or force_download, is not answered by the old files, also when a first call fetched in vain."""
+    versions = [packed_tar(data__a=b"%d" % number) for number in range(3)]
+    server.route = lambda h, n: h.answer(versions[n - 1]) if n in {1, 2 + is_broken_off} else h.answer(b"", 404)
+    digests = [hashlib.sha256(version).hexdigest() for version in versions]
+    path = Path(get_file("data", server.url, untar=True, file_hash=digests[0], cache_dir=cache))
+    (path / "mine").write_text("mine")
+
+    if is_broken_off:
+        with pytest.raises(DownloadError, match="404"):
+            get_file("data", server.url, untar=True, file_hash=digests[2], cache_dir=cache, **QUICK)
+    get_file("data", server.url, untar=True, file_hash=digests[1 + is_broken_off], cache_dir=cache)
+
+    assert (path / "a").read_text() == str(1 + is_broken_off)
+    assert (path / "mine").read_text() == "mine"
+    (path / "a").write_text("edited")
+    get_file("data", server.url, untar=True, file_hash=digests[1 + is_broken_off], cache_dir=cache)
+    assert (path / "a").read_text() == "edited"
+
+
 def test_untar_replaces_nothing_that_is_not_its_own(server: Any, cache: Path, left: Left) -> None:
     """A file that somebody else put there stays, and so does the archive, which is sound."""
     server.route = lambda h, _: h.answer(packed_tar(data__a=b"one", data__b=b"two"))
@@ -445,6 +496,27 @@ def test_damaged_archive_does_not_stick(server: Any, cache: Path, left: Left) ->
     assert left() == []
     get_file("x", server.url, extract=True, cache_dir=cache)
     assert left() == ["a", "x"]
+
+
+def test_a_damaged_archive_of_others_is_told_to_be_the_cached_one(server: Any, cache: Path) -> None:
+    """An archive that another program left in part stays, and the error says how to fetch it again."""
+    server.route = lambda h, _: h.answer(packed_tar(data__a=b"one"))
+    (cache / "datasets").mkdir(parents=True)
+    (cache / "datasets/x").write_bytes(packed_tar(data__a=b"one")[:-9])
+
+    with pytest.raises(ArchiveError, match=r"damaged .* It was in the cache; force_download=True fetches it again"):
+        get_file("x", server.url, extract=True, cache_dir=cache)
+    get_file("x", server.url, extract=True, cache_dir=cache, force_download=True)
+    assert (cache / "datasets/data/a").read_text() == "one"
+
+
+@pytest.mark.parametrize("member", ["x", "x__a"])
+def test_an_archive_that_holds_its_own_name_is_kept_under_another(member: str, server: Any, cache: Path) -> None:
+    """As a file or as a folder, which is the usual one: the name that `untar=True` would take."""
+    server.route = lambda h, _: h.answer(packed_tar(**{member: b"one"}))
+
+    with pytest.raises(ArchiveError, match=r"replace itself, as it holds 'x'; keep it under another name"):
+        get_file("x", server.url, extract=True, cache_dir=cache)
 
 
 def test_md5_and_the_rules_of_keras(server: Any, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -420,6 +421,22 @@ def test_a_failed_check_names_the_kernel_and_restores_all():
     with pytest.raises(ArithmeticError, match=r"check of coarse \(Rounding\): kernel \(3, 2, 1\) failed"):
         convert_all_kernels_in_model(model, check=True)
     assert np.array_equal(model.layers[0].get_weights()[0], before)
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_the_check_of_a_kernel_that_is_not_finite(hole, monkeypatch):
+    """What is finite is compared as ever: a right conversion passes without a warning, a wrong one does not."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 2))
+    kernel[1, 0, 0, 0] = hole
+    layer = L.Conv2D(2, 3, dtype="float64")
+    layer.build((None, 6, 6, 1))
+    layer.set_weights([kernel, np.zeros(2)])
+
+    with warnings.catch_warnings(action="error"):
+        convert_all_kernels_in_model(layer, check=True)
+    monkeypatch.setattr("kflow.core.kernels.convert_kernel", lambda kernel: np.where(np.isfinite(kernel), 0, kernel))
+    with pytest.raises(ArithmeticError, match="does not give the mirrored result"):
+        convert_all_kernels_in_model(layer, check=True)
 
 
 def test_a_wrong_conversion_does_not_pass_the_check(monkeypatch):

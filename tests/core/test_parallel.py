@@ -40,7 +40,7 @@ def measured(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """What layers assign, what threads do at once, and what is refused, in a process of its own."""
-    return start(tmp_path_factory.mktemp("guarded"), "state threads files unsaid")
+    return start(tmp_path_factory.mktemp("guarded"), "state threads files template unsaid")
 
 
 # --- the results of one device -----------------------------------------------------------------------------
@@ -215,6 +215,32 @@ def test_names_and_structures_are_kept(measured):
         "dict": {"a": [5, 1], "b": [5, 2]},
         "compiled": False,
     }
+
+
+def test_the_template_is_reached_by_its_name_and_saved_at_its_place(guarded):
+    """As in Keras 2.1; only that `layers` holds the layer that divides it, which saves and loads it."""
+    result = guarded["template"]
+
+    assert result["is_template"]
+    assert result["others"][:2] == ["x", "inner_replicas"]
+    assert result["others"][2].startswith("ValueError: No such layer: y")
+    assert result["weights"] == [0] * 4
+    assert result["saved"] == "Sequential"
+    assert result["parameters"] == [19, 19]
+
+
+def test_the_template_is_drawn_inside_of_a_divided_model(guarded):
+    """Expanded as a nested model is."""
+    drawn = guarded["template"]["drawn"]
+
+    assert drawn.splitlines() == [
+        "x: InputLayer",
+        "inner_replicas: DataParallel",
+        "  x: InputLayer <- x",
+        "  hidden: Dense <- inner_replicas/x",
+        "  last: Dense <- inner_replicas/hidden",
+        "last: Identity <- inner_replicas/last",
+    ]
 
 
 def test_relocation_copies_the_weights_and_leaves_the_template_alone(measured):

@@ -444,17 +444,42 @@ def test_missing_pydot_is_named(tmp_path, monkeypatch):
     ("model", "name", "arguments", "expected"),
     [
         (keras.Sequential([L.Dense(1)], name="late"), "m.dot", {}, "ValueError: .* 'late' is not built.*keras.Input"),
+        (
+            keras.Sequential([keras.Input((2,))], name="bare"),
+            "m.dot",
+            {},
+            "ValueError: .* 'bare' has no layers to draw",
+        ),
         ("model.keras", "m.dot", {}, "TypeError: model is a str; plot_model draws a keras.Model"),
         (make_encoder(), "m.xyz", {}, "ValueError: unsupported format 'xyz': .*dot, .*png, .*svg"),
         (make_encoder(), "m.dot", {"rankdir": "UP"}, "ValueError: rankdir is 'UP'; use one of TB, LR, BT, RL"),
         (make_encoder(), "m.dot", {"dpi": 0}, "ValueError: dpi is 0; use a whole number"),
         (make_encoder(), "m.txt", {"layer_range": "clip"}, "ValueError: layer_range is 'clip'; give two names"),
+        (
+            make_encoder(),
+            "m.txt",
+            {"layer_range": (None, "clip")},
+            "ValueError: layer_range is .None, 'clip'.; give two",
+        ),
         (make_encoder(), "m.txt", {"layer_range": ("clip", "squeeze")}, "ValueError: .* ends before it begins"),
         (make_encoder(), "m.txt", {"layer_range": ("sqeeze", "clip")}, "ValueError: .*did you mean 'squeeze'"),
         (make_encoder(), "m.txt", {"layer_range": ("squeeze", "(")}, "ValueError: .*'\\(', but no layer .*'features'"),
         (make_encoder(), "m.txt", {"splines": "ortho"}, "TypeError: .*unexpected keyword argument 'splines'"),
     ],
-    ids=["unbuilt", "no model", "format", "rankdir", "dpi", "range", "order", "name", "pattern", "splines"],
+    ids=[
+        "unbuilt",
+        "bare",
+        "no model",
+        "format",
+        "rankdir",
+        "dpi",
+        "range",
+        "none",
+        "order",
+        "name",
+        "pattern",
+        "splines",
+    ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, model, name, arguments, expected):
     """Each error says what is wrong and what to do."""

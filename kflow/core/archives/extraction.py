@@ -20,10 +20,20 @@ from kflow.core.archives.staging import locked, opened, short_name, staged, sync
 from kflow.core.archives.tars import is_tar, unpack_tar
 from kflow.core.archives.zips import is_zip, unpack_zip
 
-__all__ = ["ArchiveError", "Extraction", "extract_archive", "is_merged", "merge_archive", "short_name", "sync"]
+__all__ = [
+    "ArchiveError",
+    "Extraction",
+    "extract_archive",
+    "is_merged",
+    "is_reserved",
+    "merge_archive",
+    "short_name",
+    "sync",
+    "take_back_merge",
+]
 
 FORMATS = ("tar", "zip")
-_RESERVED = (".lock", ".note", ".part", ".unpack", ".unpacked", ".verified")  # a cache's own hidden files
+_RESERVED = (".lock", ".note", ".part", ".unpack", ".unpacked", ".verified")
 MAX_BYTES, MAX_MEMBERS, MAX_RATIO = Limits.max_bytes, Limits.max_members, Limits.max_ratio
 
 
@@ -207,6 +217,12 @@ def is_merged(
     return not formats or _recalled(Path(path), Path(folder), formats, Limits()) is not None
 
 
+def take_back_merge(path: Path, folder: Path) -> None:
+    """Let a mark say, until the next `merge_archive`, that another archive is to take the place of this one."""
+    with staged(folder, path.name) as (stage, _), locked(folder):
+        take_back(path, folder, stage)
+
+
 def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Limits) -> Extraction | None:
     """Return a finished extraction that would have been allowed now as well."""
     done = recall(archive, folder)
@@ -215,10 +231,15 @@ def _recalled(archive: Path, folder: Path, formats: tuple[str, ...], limits: Lim
     return done if done.members <= limits.max_members and done.size <= limits.max_bytes else None
 
 
+def is_reserved(name: str) -> bool:
+    """Say whether a name is like those of the hidden files by which a cache keeps its state."""
+    return name.startswith(".") and name.endswith(_RESERVED)
+
+
 def _refuse_reserved(tops: list[str]) -> None:
     """Refuse top-level entries that would pose as the cache's own files."""
     for name in tops:
-        if name.startswith(".") and name.endswith(_RESERVED):
+        if is_reserved(name):
             refuse(f"member {name!r} has the name of a file by which a cache keeps its state")
 
 
@@ -229,6 +250,8 @@ def _moves(
     if not os.path.lexists(place):
         yield staged, place
         return
+    if not place.is_symlink() and place.samefile(archive):
+        refuse(f"it would replace itself, as it holds {place.name!r}; keep it under another name")
     if place.is_symlink() or staged.is_dir() != place.is_dir():
         msg = f"it would replace {place}, which is a link or of another kind; move that away"
         raise OccupiedError(msg)
@@ -236,8 +259,6 @@ def _moves(
         for entry in sorted(staged.iterdir()):
             yield from _moves(entry, place / entry.name, archive, may_replace)
         return
-    if place.samefile(archive):
-        refuse(f"it would replace itself, as it holds a member of its own name, {place.name!r}")
     if not may_replace(staged, place):
         msg = (
             f"it would replace {place}, which is another file and did not come from it; move that away, or unpack "

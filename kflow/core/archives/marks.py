@@ -80,6 +80,12 @@ def take_back(archive: Path, folder: Path, stage: Path) -> None:
     _mark(archive, folder).unlink(missing_ok=True)
 
 
+def is_taken_back(archive: Path, folder: Path) -> bool:
+    """Say whether what came out of an archive, or of an earlier one of its name, waits for being unpacked again."""
+    mark = _read(archive, folder)
+    return bool(mark) and mark.get("archive") is None
+
+
 def _read(archive: Path, folder: Path) -> dict[str, Any]:
     """Return what a mark holds, nothing if there is none or it is not one of ours."""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kflow.core.archives.extraction import is_reserved
 from kflow.core.files.connections import Patience
 from kflow.core.files.digests import parse_digest
 from kflow.core.files.transport import Origin
@@ -31,7 +32,7 @@ def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> st
     Raises
     ------
     TypeError, ValueError
-        When `fname` is no path, or names no file.
+        When `fname` is no path, names no file, or has a name by which the cache keeps its state.
     OSError
         When there is no home folder to have the cache in, or a link bears the name of a folder in it.
     """
@@ -46,6 +47,12 @@ def cache_path(fname: AnyPath, cache_dir: AnyPath | None, subdir: AnyPath) -> st
     path = Path(name)
     if not path.name or ".." in path.parts or name.endswith("/"):
         msg = f"fname must name a file, without '..', not {name!r}"
+        raise ValueError(msg)
+    own = [part for part in ([path.name] if path.is_absolute() else path.parts) if is_reserved(part)]
+    if own:
+        msg = (
+            f"fname must not be like a hidden file by which the cache keeps its state, as {own[0]!r} is; choose another"
+        )
         raise ValueError(msg)
     base = cache_dir or os.environ.get("KERAS_HOME") or "~/.keras"
     try:

@@ -94,11 +94,12 @@ def _reachable(job: Job) -> tuple[Origin, ...]:
         return job.origins
     local = tuple(origin for origin in job.origins if origin.local is not None)
     if not local:
-        why = (
-            f"{job.target} is not in the cache and this is offline mode; put the file there, "
-            "pass offline=False or unset KFLOW_OFFLINE"
+        why, way_out = f"{job.target} is not in the cache", "put the file there"
+        if job.target.exists():
+            why, way_out = f"{job.target} is in the cache, and was to be fetched again", "drop force_download=True"
+        raise job.origins[0].failed(
+            f"{why}, and this is offline mode; {way_out}, pass offline=False or unset KFLOW_OFFLINE"
         )
-        raise job.origins[0].failed(why)
     return local
 
 
@@ -154,16 +155,15 @@ def _attempt(job: Job, origin: Origin, partial: Partial, progress: Progress | No
                 raise origin.refused(f"it has more than max_size={job.max_size:,} bytes")
             partial.write(block)
             now = time.monotonic()
-            if progress is not None and now - told >= 0.1:
+            if progress is not None and now - told >= 0.1 and partial.size != answer.total:
                 progress(partial.size, answer.total)
                 told = now
     _verify(job, origin, partial)
-    size = partial.size
+    if progress is not None:  # before the file is in place, so that what a callback raises leaves none
+        progress(partial.size, partial.size)
     status = partial.commit()
     if status is None:
         raise OriginError(origin.failed("another process removed the temporary file"))
-    if progress is not None:
-        progress(size, answer.total)
     return status
 
 

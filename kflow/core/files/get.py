@@ -13,7 +13,8 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive
+from kflow.core.archives.extraction import ArchiveError, is_merged, merge_archive, take_back_merge
+from kflow.core.archives.marks import is_taken_back
 from kflow.core.archives.members import OccupiedError
 from kflow.core.files.arguments import (
     cache_path,
@@ -65,13 +66,14 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     Parameters
     ----------
     fname : path
-        Name in the cache; folders in it are made, ``..`` is refused, an absolute path is used as it is.
+        Name in the cache; folders in it are made, an absolute path is used as it is. Refused are ``..`` and the
+        names of the cache's own hidden files, such as ``.a.bin.lock``.
     origin : str or path
         An http, https or file URL, or a plain path (``./a:b`` where the name holds a colon), which is copied.
     untar : bool, default False
-        Download to ``fname + '.tar.gz'`` and unpack that into the folder that holds it, unless `fname` exists; not
-        again while neither it nor what came out of it has changed. Files that are there and that it did not bring
-        are not replaced.
+        Download to ``fname + '.tar.gz'`` and unpack that into the folder that holds it, unless `fname` exists and
+        came not out of another version of the archive; not again while neither it nor what came out of it has
+        changed. Files that are there and that it did not bring are not replaced.
     md5_hash : str, optional
         An MD5 digest; used when `file_hash` is not given.
     file_hash : str, optional
@@ -99,8 +101,8 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
         ``$KFLOW_OFFLINE`` is set (to anything but ``0``, ``false``, ``no`` or ``off``).
     progress : callable or bool, optional
         Called with the bytes done and the total (None where the server does not say), at most ten times a
-        second and once at the end. By default a line on standard error when that is a terminal; True for a
-        line in any case, False for none.
+        second, and once with the size as both when all is there and right. By default a line on standard error when
+        that is a terminal; True for a line in any case, False for none.
     on_retry : callable, optional
         Called with a `Retry` before each further try. By default it is logged as a warning.
     timeout : float or mapping, default 30.0
@@ -170,14 +172,19 @@ def get_file(  # noqa: PLR0917  the order of Keras 2.1
     formats = "tar" if untar else archive_format if extract else None
 
     def is_unpacked() -> bool:
-        return (untar and os.path.lexists(path)) or is_merged(job.target, job.target.parent, formats)
+        if untar and os.path.lexists(path):
+            return not is_taken_back(job.target, job.target.parent)
+        return is_merged(job.target, job.target.parent, formats)
 
     if not is_unpacked() or force_download or not _is_cached(job, verify=verify):  # a hit needs no lock
         with _locked(job.target):
             is_right = _is_cached(job, verify=verify)
             is_new = force_download or not is_right
+            was_there = job.target.exists()
             if not is_right and not force_download:
                 _remove_wrong(job)
+            if untar and was_there and is_new:  # noted before it is fetched, lest a kill leave the old files for good
+                take_back_merge(job.target, job.target.parent)
             if is_new:
                 _fetch(job, progress)
             if not is_unpacked():
@@ -261,7 +268,11 @@ def _unpack(job: Job, archive_format: str | Sequence[str] | None, untarred: str 
         merge_archive(job.target, job.target.parent, archive_format, last=untarred, replace=untarred is None)
     except OccupiedError:
         raise
-    except ArchiveError:
-        if is_new and job.digest is None:
-            job.target.unlink()
+    except ArchiveError as error:
+        if job.digest is not None:
+            raise
+        if not is_new:
+            msg = f"{error} It was in the cache; force_download=True fetches it again."
+            raise type(error)(msg) from error.__cause__
+        job.target.unlink()
         raise

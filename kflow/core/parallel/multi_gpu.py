@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -47,10 +47,11 @@ def multi_gpu_model(
     Returns
     -------
     keras.Model
-        A new, uncompiled functional model with the inputs, outputs and names of the template. ``save_weights`` and
-        ``load_weights`` write and read the template's files. ``save`` keeps devices and optimizer as well; import
-        ``DataParallel`` from this module before loading such a file. Where its devices are missing the loaded model
-        warns and computes on one. It is never compiled by XLA, which would put everything on one device.
+        A new, uncompiled functional model with the inputs, outputs and names of the template, which is
+        ``result.get_layer(model.name)``. ``save_weights`` and ``load_weights`` write and read the template's files.
+        ``save`` keeps devices and optimizer as well; import ``DataParallel`` from this module before loading such a
+        file. Where its devices are missing the loaded model warns and computes on one. It is never compiled by XLA,
+        which would put everything on one device.
 
     Raises
     ------
@@ -251,6 +252,15 @@ def _classes() -> tuple[type, type]:
     return layer, model
 
 
+def _template_method(name: str) -> Callable[..., None]:
+    """Make a method that calls the template's of this name."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        getattr(self.template, name)(*args, **kwargs)
+
+    return method
+
+
 def _define_layer() -> type:
     import keras
     from keras.src.backend.common import global_state
@@ -284,6 +294,11 @@ def _define_layer() -> type:
         def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
             """Describe the outputs, which are those of the template."""
             return self.template.compute_output_spec(inputs, training=training)
+
+        # Code for Keras 2.1 takes what is at layers[-2], which is this layer now, for the template.
+        save = _template_method("save")
+        save_weights = _template_method("save_weights")
+        load_weights = _template_method("load_weights")
 
         def get_config(self) -> dict[str, Any]:
             """Describe the layer with its template; not for HDF5, as `keras.saving.save_model` would have it."""
@@ -322,6 +337,11 @@ def _define_model(layer: type) -> type:
         def replicas(self) -> Any:
             """The layer that runs the replicas."""
             return next(each for each in self.layers if isinstance(each, layer))
+
+        def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+            """Return a layer by its name or place; by the template's name the template, as Keras 2.1 does."""
+            template = self.replicas.template
+            return template if index is None and name == template.name else super().get_layer(name, index)
 
         def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
             """Save the model with its devices and its optimizer, as ``.keras``."""

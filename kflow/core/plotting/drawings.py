@@ -66,7 +66,7 @@ def describe(model: Any, look: Look) -> Drawing:
     TypeError
         `model` is not a Keras model.
     ValueError
-        The model is not built, or the range names no layers of it.
+        The model has no layers, is not built, or the range names no layers of it.
     """
     _require_drawable(model)
     graph = _graph(model)
@@ -88,6 +88,9 @@ def _require_drawable(model: object) -> None:
     if not isinstance(model, keras.Model):
         msg = f"model is a {type(model).__name__}; plot_model draws a keras.Model"
         raise TypeError(msg)
+    if isinstance(model, keras.Sequential) and not model.layers:
+        msg = f"the model {model.name!r} has no layers to draw: add one first"
+        raise ValueError(msg)
     if not model.built:
         msg = (
             f"the model {model.name!r} is not built, so its layers have no shapes to draw: "
@@ -100,8 +103,12 @@ def _graph(operation: Any) -> Any:
     """Return the functional model that an operation is or wraps, or None when there is none or it is not known."""
     import keras
 
+    from kflow.core.parallel.multi_gpu import DataParallel
+
     if isinstance(operation, keras.layers.Wrapper):
         return _graph(operation.layer)
+    if isinstance(operation, DataParallel):
+        return _graph(operation.template)
     if isinstance(operation, keras.Sequential):
         return operation._functional
     return operation if isinstance(operation, keras.Model) and hasattr(operation, "_nodes_by_depth") else None
@@ -121,7 +128,7 @@ def _calls(graph: Any) -> dict[str, list[Any]]:
 
 def _within(calls: Mapping[str, list[Any]], limits: Sequence[str]) -> dict[str, list[Any]]:
     """Keep the layers from the first that matches one limit to the last that matches the other."""
-    if isinstance(limits, str) or len(limits) != 2:
+    if not isinstance(limits, list | tuple) or [type(limit) for limit in limits] != [str, str]:
         msg = f"layer_range is {limits!r}; give two names of layers, such as ('first', 'last')"
         raise ValueError(msg)
     names = list(calls)
