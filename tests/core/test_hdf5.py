@@ -177,6 +177,16 @@ def test_an_empty_window_is_allowed(path):
     assert list(empty) == []
 
 
+@pytest.mark.parametrize("key", [[], slice(3, 3), slice(None, 0, 2), np.zeros(END - START, bool), ([], 0)])
+def test_a_normalizer_that_takes_no_empty_block_is_given_none(path, key):
+    """What it makes of no rows is known without it."""
+    matrix = HDF5Matrix(path, "contiguous", START, END, normalizer=lambda block: block / np.float32(block.max()))
+
+    got = matrix[key]
+
+    assert (got.shape, got.dtype) == (WINDOW[key].shape, matrix.dtype)
+
+
 def test_the_normalizer_is_applied_and_reported_truly(path):
     """Shape and dtype are what reading gives, for a block, a row and an index into further axes."""
 

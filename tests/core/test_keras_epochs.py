@@ -383,14 +383,17 @@ def no_worker_is_left(name, seconds=20):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_end_of_an_iterator_is_told_with_its_index(recorder, workers):
-    """StopIteration cannot pass the generators of the pipeline; an error tells of it, with its place and batch."""
+@pytest.mark.parametrize("end", [StopIteration, GeneratorExit])
+def test_the_end_of_an_iterator_is_told_with_its_index(recorder, workers, end):
+    """It cannot pass the generators of the pipeline; an error tells of it, with its place and batch."""
 
     class Ending(Marks):
         def __getitem__(self, index):
-            return next(iter([])) if index == 3 else super().__getitem__(index)
+            if index == 3:
+                raise end
+            return super().__getitem__(index)
 
-    with pytest.raises(RuntimeError, match="__getitem__ raised StopIteration in batch 3") as caught:
+    with pytest.raises(RuntimeError, match=f"__getitem__ raised {end.__name__} in batch 3") as caught:
         recorder.fit(Ending(workers=workers), shuffle=False, verbose=0)
 
     assert caught.traceback[-1].name == "__getitem__"
@@ -443,6 +446,29 @@ def test_a_batch_of_another_shape_has_its_index(compiled, workers, batch, messag
     assert caught.value.__notes__ == ["raised while making batch 3"]
 
 
+@pytest.mark.parametrize(
+    ("index", "batch", "message"),
+    [
+        (0, (np.ones((1, 3), object), np.ones((1, 1))), "an array of dtype object, which no model takes"),
+        (1, ([[1.0, 2.0, 3.0]], [[1.0]]), "a single value, of type float, where an array must be"),
+        (1, (np.ones((1, 3, 1)), np.ones((1, 1))), "must have the same rank"),
+        (3, (np.full((1, 3), np.datetime64(0, "s")), np.ones((1, 1))), r"an array of dtype datetime64\[s\]"),
+        (3, (1.0, np.ones((1, 1))), "a single value, of type float, where an array must be"),
+    ],
+)
+def test_a_batch_without_arrays_of_numbers_has_its_index(recorder, index, batch, message):
+    """Among the first two, from which shapes and dtypes are learned, and later."""
+
+    class Odd(Marks):
+        def __getitem__(self, number):
+            return batch if number == index else super().__getitem__(number)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        recorder.fit(Odd(), shuffle=False, verbose=0)
+
+    assert caught.value.__notes__ == [f"raised while making batch {index}"]
+
+
 def test_the_model_s_own_exceptions_are_not_mistaken(recorder):
     """Even if the batch after it is broken as well."""
 
@@ -456,30 +482,34 @@ def test_the_model_s_own_exceptions_are_not_mistaken(recorder):
         recorder.fit(data, shuffle=False, verbose=0)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_stuck_worker_times_out(recorder, workers):
-    """The thread is named, and one thread is timed if a time is given."""
+@pytest.mark.parametrize(("workers", "stuck"), [(1, 3), (2, 3), (1, 0), (2, 1)])
+def test_a_stuck_worker_times_out(recorder, workers, stuck):
+    """The thread is named, before the first epoch too, and one thread is timed if a time is given."""
     release = threading.Event()
 
     class Stuck(Marks):
         def __getitem__(self, index):
-            if index == 3:
+            if index == stuck:
                 release.wait(60)
             return super().__getitem__(index)
 
+    data = Stuck(workers=workers, timeout=0.3)
+
     with pytest.raises(
-        TimeoutError, match=r"batch 3 of Stuck is not ready after 0\.3 s: thread 'Stuck worker"
+        TimeoutError, match=rf"batch {stuck} of Stuck is not ready after 0\.3 s: thread 'Stuck worker"
     ) as caught:
-        recorder.fit(Stuck(workers=workers, timeout=0.3), shuffle=False, verbose=0)
+        recorder.fit(data, shuffle=False, verbose=0)
 
     release.set()
     assert "release.wait(60)" in "".join(caught.value.__notes__)
-    assert recorder.trained == [0, 1, 2]
+    assert (recorder.trained, data.hooks) == (([0, 1, 2], ["begin"]) if stuck == 3 else ([], []))
+    assert no_worker_is_left("Stuck")
 
 
 # --- workers -----------------------------------------------------------------------------------------------
 
 MODULE = """
+import random
 import sys
 
 import numpy as np
@@ -495,7 +525,8 @@ class Elsewhere(Sequence):
         return 4
 
     def __getitem__(self, index):
-        if index == self.broken and not "tensorflow" in sys.modules:
+        random.random()
+        if index == self.broken:
             raise self.error
         loaded = 1000 * ("tensorflow" in sys.modules)
         return np.full((1, 3), loaded + 100 * self.epochs_done + index, "float32"), np.zeros((1, 1), "float32")
@@ -523,17 +554,29 @@ def test_processes_after_tensorflow_has_worked(recorder, compiled, elsewhere):
     assert no_worker_is_left("kflow-batches")
 
 
-@pytest.mark.parametrize("method", ["fit", "predict"])
-def test_an_exception_of_a_process(recorder, elsewhere, method):
-    """It is of its own type, and tells where it was raised."""
-    elsewhere.broken = 2
+def test_shuffled_orders_follow_the_seed_with_processes_too(recorder, elsewhere):
+    """What batches draw here, or there, does not change them."""
+    orders = []
+    for elsewhere.use_multiprocessing in (False, True):
+        recorder.trained.clear()
+        keras.utils.set_random_seed(11)
+        recorder.fit(elsewhere, verbose=0)
+        orders.append([mark % 100 for mark in recorder.trained])
+
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize(("method", "broken"), [("fit", 2), ("predict", 0)])
+def test_an_exception_of_a_process(recorder, elsewhere, method, broken):
+    """It is of its own type, and tells where it was raised; the first batches are made there too."""
+    elsewhere.broken = broken
 
     with pytest.raises(KeyError, match=r"left\.png") as caught:
         run(recorder, method, elsewhere)
 
     assert "raised in process " in caught.value.__notes__[0]
     assert "raise self.error" in caught.value.__notes__[0]
-    assert caught.value.__notes__[1] == "raised while making batch 2"
+    assert caught.value.__notes__[1] == f"raised while making batch {broken}"
     assert no_worker_is_left("kflow-batches")
 
 

@@ -119,14 +119,26 @@ def test_fit_shuffles_the_same_for_the_same_seed_only(matrix):
     assert _fit(matrix, Y, shuffle=True, model=model)[0] != first[0]
 
 
-def _two_by_two():
+def test_a_callback_list_of_keras_s_is_taken_as_it_is(matrix):
+    """Its callbacks run, and it comes back without what the order of the rows needs."""
+    model, history = _model(), keras.callbacks.History()
+    callbacks = keras.callbacks.CallbackList([history], model=model, epochs=2, verbose=0, steps=7)
+
+    got = _fit(matrix, Y, model=model, shuffle=True, callbacks=callbacks)
+
+    assert got[0] == history.history
+    assert callbacks.callbacks == [history]
+    _assert_same(got, _fit(matrix, Y, shuffle=True))
+
+
+def _two_by_two(losses=("mse", "mae")):
     """Make a model with two inputs and two outputs."""
     keras.utils.set_random_seed(5)
     inputs = {"a": keras.Input((6,), name="a"), "b": keras.Input((1,), name="b")}
     joined = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
     outputs = [keras.layers.Dense(1, name=name)(joined) for name in ("one", "two")]
     model = keras.Model(inputs, outputs)
-    model.compile("sgd", ["mse", "mae"])
+    model.compile("sgd", list(losses))
     return model
 
 
@@ -138,6 +150,24 @@ def test_several_inputs_and_outputs_mix_files_and_memory(path, matrix):
     got = _fit(*windows, model=_two_by_two(), sample_weight=WEIGHTS)
 
     _assert_same(got, _fit(*arrays, model=_two_by_two(), sample_weight=WEIGHTS))
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize(
+    ("losses", "y", "weights"),
+    [
+        (("mse", "mae"), [Y, Y], [WEIGHTS, None]),
+        (("mse", None), [Y, None], None),
+        (("mse", None), [Y, None], WEIGHTS),
+    ],
+)
+def test_an_output_may_go_without_targets_or_weights(matrix, losses, y, weights):
+    """None in their place means what it means beside arrays."""
+    options = {"sample_weight": weights, "validation_split": 0.2}
+
+    got = _fit({"a": matrix, "b": Y}, y, model=_two_by_two(losses), **options)
+
+    _assert_same(got, _fit({"a": X, "b": Y}, y, model=_two_by_two(losses), **options))
 
 
 def test_validation_data_may_lie_in_files_alone(path, matrix):
@@ -248,6 +278,8 @@ def test_an_error_while_reading_is_the_original_one(tmp_path):
         ({"validation_split": 0.999}, "50 rows cannot be divided by validation_split=0.999"),
         ({"class_weight": {0: 1.0}, "sample_weight": WEIGHTS}, "class_weight needs .* no sample_weight"),
         ({"class_weight": {0: 1.0}, "y": [Y, Y]}, "class_weight needs targets y for a single output"),
+        ({"class_weight": "auto"}, r"class_weight must be a dictionary .* as \{0: 1.0, 1: 5\}, not 'auto'"),
+        ({"class_weight": [1.0, 5.0]}, r"class_weight must be a dictionary .*, not \[1.0, 5.0\]"),
         ({"shuffle": "btach"}, "shuffle must be True, False or 'batch', not 'btach'"),
         ({"shuffle": ["batch"]}, r"shuffle must be True, False or 'batch', not \['batch'\]"),
     ],

@@ -42,8 +42,8 @@ class HDF5Matrix(RowsArray):
     end : int, optional
         The row after the last one; None is the end of the data.
     normalizer : callable, optional
-        Applied to what is read, at each read: a block of rows, of shape ``(n, ...)``, to an array of as many
-        rows. It must treat each row alike. It may change the dtype and the shape of the rows.
+        Applied to what is read, at each read: a block of rows, of shape ``(n, ...)`` and never empty, to an
+        array of as many rows. It must treat each row alike. It may change the dtype and the shape of the rows.
     allow : collection of str, default ()
         What to read all the same, in a file that you trust: ``"external_links"``, ``"external_storage"`` and
         ``"virtual"`` (data in other files), ``"size"`` (chunks above 256 MiB; more than 4 GiB that take less
@@ -222,6 +222,8 @@ class HDF5Matrix(RowsArray):
         """Return the block as the normalizer leaves it."""
         if self.normalizer is None:
             return block
+        if self._is_probed and not len(block):  # what it makes of no rows is known, and block.max() would fail
+            return np.empty((0, *self.shape[1:]), self.dtype)
         normalized = np.asarray(self.normalizer(block))
         if normalized.shape[:1] != block.shape[:1]:
             msg = (

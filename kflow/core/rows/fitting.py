@@ -7,10 +7,12 @@ other calls pass as they are. Only public names of Keras are used.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import sys
 import threading
+from collections.abc import Mapping
 from functools import wraps
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ import numpy as np
 from kflow.core.rows.streaming import Stream, count_rows, is_read_by_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -135,8 +137,9 @@ def _with_order(callbacks: Any, stream: Stream) -> Any:
 
     order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: stream.begin_epoch(epoch))
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(order)
-        return callbacks
+        ordered = copy.copy(callbacks)  # the caller's own must not keep the order of this training
+        ordered.callbacks = [*callbacks.callbacks, order]
+        return ordered
     return [*(callbacks if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []), order]
 
 
@@ -179,12 +182,15 @@ def _split(rows: int, share: float) -> int:
     return end
 
 
-def _class_weights(y: Any, weight: Any, class_weight: Mapping[int, float] | None) -> Any:
+def _class_weights(y: Any, weight: Any, class_weight: Any) -> Any:
     """Return sample weights: the given ones, or those of the classes."""
     import keras
 
     if class_weight is None:
         return weight
+    if not isinstance(class_weight, Mapping):
+        msg = f"class_weight must be a dictionary from classes to weights, as {{0: 1.0, 1: 5}}, not {class_weight!r}"
+        raise ValueError(msg)
     if weight is not None or y is None or keras.tree.is_nested(y):
         msg = "class_weight needs targets y for a single output, and no sample_weight beside it"
         raise ValueError(msg)

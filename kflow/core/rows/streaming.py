@@ -137,7 +137,8 @@ class Stream:
         self._seed = random.getrandbits(64) if seed is None and shuffle else seed
         self._epoch = 0
         self._floatx = keras.config.floatx()
-        self._arrays = [leaf if is_read_by_rows(leaf) else np.asarray(leaf) for leaf in keras.tree.flatten(arrays)]
+        leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
+        self._arrays = [leaf if is_read_by_rows(leaf) else np.asarray(leaf) for leaf in leaves]
         for array in self._arrays:
             if hasattr(array, "unpack"):
                 array.unpack(self._start, self._stop, is_shuffled=bool(shuffle))
@@ -160,7 +161,9 @@ class Stream:
             blocks = tf.numpy_function(read_rows, [numbers], [sample.dtype for sample in samples])
             for block, sample in zip(blocks, samples, strict=True):
                 block.set_shape((None, *sample.shape[1:]))
-            return keras.tree.pack_sequence_as(structure, blocks)
+            given = iter(blocks)  # None, for an output without targets or weights, stays None
+            leaves = [None if leaf is None else next(given) for leaf in keras.tree.flatten(structure)]
+            return keras.tree.pack_sequence_as(structure, leaves)
 
         options = tf.data.Options()
         # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.

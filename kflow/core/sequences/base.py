@@ -22,8 +22,9 @@ class Sequence:
         ``__getitem__`` is slow and, for threads, releases the GIL.
     use_multiprocessing : bool, default False
         Make batches in processes. They are started anew, not forked; the sequence is pickled and sent to them at the
-        beginning of each epoch, after ``on_epoch_begin``. Python's and NumPy's global random generators are seeded
-        there for each batch, so that what is drawn does not depend on the number of processes.
+        beginning of each epoch, after ``on_epoch_begin``, and once before the first one. Python's and NumPy's global
+        random generators are seeded there for each batch, so that what is drawn does not depend on the number of
+        processes.
     max_queue_size : int, default 10
         How many batches may be made ahead of the model when there are workers.
     timeout : float, optional
@@ -57,8 +58,8 @@ class Sequence:
     ``on_epoch_begin()`` and ``on_epoch_end()`` run exactly once per epoch, before its first and after its last batch,
     with training and validation data alike, and no batch is asked for between the two hooks of different epochs.
     Before its first epoch a call of ``fit``, ``evaluate`` or ``predict`` reads up to two batches, to learn shapes and
-    dtypes. An epoch that is broken off (an exception, ``stop_training``) has no end. The length is read anew for
-    each epoch, after ``on_epoch_begin``.
+    dtypes; the workers make them, if there are any. An epoch that is broken off (an exception, ``stop_training``) has
+    no end. The length is read anew for each epoch, after ``on_epoch_begin``.
 
     With ``steps_per_epoch`` an epoch has so many batches, and the epochs share an endless stream of passes over the
     sequence, as in Keras 2.1: each goes on where the one before stopped. A batch that is None is skipped.

@@ -225,8 +225,10 @@ class _Findings:
         if not shape:
             self.say(f"{place} is a single value in batch", index)
             shape = [None]
-        if array.dtype == object:
-            self.say(f"{place} is of dtype object in batch", index)
+        if not _is_taken(array.dtype):
+            self.say(f"{place} is of dtype {array.dtype}, which no model takes, in batch", index)
+        elif array.dtype.kind == "c":
+            self.say(f"{place} is complex, of which most layers drop the imaginary part, in batch", index)
         seen = self.arrays.setdefault(place, _Gathered(shape, [None, *shape[1:]]))
         seen.dtypes[str(array.dtype)] = None
         if len(seen.dtypes) > 1 and str(array.dtype) != next(iter(seen.dtypes)):
@@ -257,6 +259,13 @@ class _Findings:
             low, high = float(finite.min()), float(finite.max())
             seen.minimum = low if seen.minimum is None else min(seen.minimum, low)
             seen.maximum = high if seen.maximum is None else max(seen.maximum, high)
+
+
+def _is_taken(dtype: np.dtype[Any]) -> bool:
+    """Whether Keras takes arrays of a type; bfloat16 and its like, which NumPy does not know, are of kind V."""
+    if dtype.kind == "V":
+        return dtype.type is not np.void
+    return dtype.kind in "biufc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def _read(sequence: Any, index: int, findings: _Findings) -> Any:

@@ -51,6 +51,11 @@ class Draws:
         self._start: int | None = None
         self._generators: dict[str, random.Random] = {}
 
+    def begin(self) -> None:
+        """Take the seed now, before batches that are made here draw from the same generator."""
+        if self._start is None:
+            self._start = random.getrandbits(64)
+
     def order(self, length: int, *, shuffle: bool) -> list[int]:
         """Return the indices of an epoch."""
         order = list(range(length))
@@ -63,8 +68,7 @@ class Draws:
         return self._generator("seeds").getrandbits(64)
 
     def _generator(self, purpose: str) -> random.Random:
-        if self._start is None:
-            self._start = random.getrandbits(64)
+        self.begin()
         if purpose not in self._generators:
             self._generators[purpose] = random.Random(f"{self._start} {purpose}")  # noqa: S311 - not a secret
         return self._generators[purpose]

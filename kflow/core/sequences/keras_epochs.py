@@ -14,6 +14,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow as tf
+from keras.src.backend import standardize_dtype
 from keras.src.backend.tensorflow import trainer
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from keras.src.trainers.data_adapters.data_adapter_utils import NUM_BATCHES_FOR_TENSOR_SPEC, get_tensor_spec
@@ -61,14 +62,13 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
 
     def get_tf_dataset(self) -> Any:
         """Read up to two batches for their shapes and dtypes, and return the pipeline."""
-        length = self._length()
-        indices = range(length) if length is not None else count()
-        given = ((index, batch) for index, batch in self._directly(indices) if batch is not None)
-        probe = [self._standardize(index, batch) for index, batch in islice(given, NUM_BATCHES_FOR_TENSOR_SPEC)]
-        if not probe:
-            msg = f"every batch of {type(self.py_dataset).__name__} is None"
-            raise ValueError(msg)
-        self._output_signature = get_tensor_spec(probe)
+        if self.shuffle:
+            self._draws.begin()
+        try:
+            self._output_signature = self._signature()
+        except BaseException:
+            self.dismiss()
+            raise
         return super().get_tf_dataset()
 
     def _get_iterator(self) -> Iterator[Any]:
@@ -79,8 +79,7 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         """
         plan = self.plan
         try:
-            batches = self._directly(plan.indices) if self._crew is None else self._crew.batches(plan.indices)
-            for index, batch in batches:
+            for index, batch in self._batches(plan.indices):
                 if batch is not None:
                     yield self._standardize(index, batch)
         except GeneratorExit:  # the epoch was broken off
@@ -101,6 +100,11 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         length = self._length()
         indices, total = self._choose(length, steps)
         self.plan = _Plan(indices)
+        self._hire()
+        return total
+
+    def _hire(self) -> None:
+        """Get the workers ready, if the sequence wants any; processes get it as it is now."""
         data = self.py_dataset
         require_limits(data.workers, data.max_queue_size, data.timeout, least=0)
         if data.workers > 1 or data.use_multiprocessing or data.timeout is not None:
@@ -112,7 +116,6 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
                 timeout=data.timeout,
             )
             self._crew.prepare(self._draws)
-        return total
 
     def rewind(self) -> None:
         """Forget what ``steps_per_epoch`` left over: the next epoch begins with the first batch."""
@@ -147,12 +150,32 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
             raise ValueError(msg)
         return length
 
+    def _signature(self) -> Any:
+        """Return the shapes and dtypes of the first two batches, made as those of an epoch but one by one."""
+        length = self._length()
+        self._hire()
+        indices = range(length) if length is not None else count()
+        made = (pair for index in indices for pair in self._batches([index]))
+        given = ((index, self._standardize(index, batch)) for index, batch in made if batch is not None)
+        probe = list(islice(given, NUM_BATCHES_FOR_TENSOR_SPEC))
+        if not probe:
+            msg = f"every batch of {type(self.py_dataset).__name__} is None"
+            raise ValueError(msg)
+        try:
+            return get_tensor_spec([batch for _, batch in probe])
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            raise_noted(error, probe[-1][0])  # each alone is sound: the last one does not go with the first
+
+    def _batches(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        """Make batches by the workers if there are any, and when they are asked for if not."""
+        return self._directly(indices) if self._crew is None else self._crew.batches(indices)
+
     def _directly(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
         """Make batches without workers, when they are asked for."""
         for index in indices:
             try:
                 batch = self.py_dataset[index]
-            except Exception as error:  # noqa: BLE001 - it is raised again
+            except BaseException as error:  # noqa: BLE001 - it is raised again
                 raise_noted(error, index)
             yield index, batch
 
@@ -160,6 +183,7 @@ class Feed(PyDatasetAdapter):  # type: ignore[misc]  # Keras has no types
         """Return a batch as Keras wants it, or raise what would otherwise fail without its index."""
         try:
             standard = _as_tuples(self._standardize_batch(batch))
+            _check_arrays(standard)
             _check_shapes(standard, self._output_signature)
             return standard
         except Exception as error:  # noqa: BLE001 - it is raised again
@@ -173,6 +197,21 @@ def _as_tuples(nest: Any) -> Any:
     if isinstance(nest, (list, tuple)):
         return tuple(_as_tuples(item) for item in nest)
     return nest
+
+
+def _check_arrays(batch: Any) -> None:
+    """Refuse a batch with something else than arrays of what Keras knows."""
+    for leaf in tf.nest.flatten(batch):
+        if leaf is None:
+            continue
+        if not _shape(leaf):
+            msg = f"it holds a single value, of type {type(leaf).__name__}, where an array must be; see numpy.asarray"
+            raise ValueError(msg)
+        try:
+            standardize_dtype(leaf.dtype)
+        except ValueError:
+            msg = f"it holds an array of dtype {leaf.dtype}, which no model takes; convert it to numbers first"
+            raise ValueError(msg) from None
 
 
 def _check_shapes(batch: Any, signature: Any) -> None:

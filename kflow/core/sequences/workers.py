@@ -212,10 +212,12 @@ class Pool:
 def raise_noted(error: BaseException, index: int) -> NoReturn:
     """Raise an exception that says in a note which batch it is about.
 
-    A StopIteration cannot pass the generators that batches go through: a RuntimeError tells of it, with its traceback.
+    A StopIteration and a GeneratorExit mean something else in the generators that batches go through: a RuntimeError
+    tells of them, with their traceback.
     """
-    if isinstance(error, StopIteration):
-        message = f"__getitem__ raised StopIteration in batch {index}: what it calls next() on may have ended early"
+    if isinstance(error, StopIteration | GeneratorExit):
+        name = type(error).__name__
+        message = f"__getitem__ raised {name} in batch {index}: an iterator that it uses may have ended early"
         told = RuntimeError(message).with_traceback(error.__traceback__)
         told.__cause__ = error
         for note in getattr(error, "__notes__", ()):  # Keras drops the cause
