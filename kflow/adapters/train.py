@@ -202,7 +202,7 @@ class Train(StepSpec, kind="train", version=1):
             trained = divide(model, context.gpus)
             self._compile(trained, custom)
             x, y, sample_weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
-            self._check_labels(context, model)
+            self._check_labels(context, model, x)
             callbacks = self._callbacks(custom)
             history = keras.callbacks.History()
             resume = self._resume(context, trained, callbacks, history)
@@ -266,11 +266,13 @@ class Train(StepSpec, kind="train", version=1):
             jit_compile=self.jit_compile,
         )
 
-    def _check_labels(self, context: StepContext, model: Any) -> None:
+    def _check_labels(self, context: StepContext, model: Any, x: Any) -> None:
         """Compare class numbers with the last layer: TensorFlow says it badly on a CPU, and not at all on a GPU."""
         if not (isinstance(self.loss, Call) and self.loss.name in _SPARSE_LOSSES and isinstance(self.y, Array)):
             return
-        classes = model.output_shape[-1]
+        classes = _count_classes(model, x)
+        if classes is None:
+            return
         for start, block in context.open(self.y).blocks():
             wrong = (block < 0) | (block >= classes)
             if wrong.any():
@@ -298,6 +300,18 @@ def _hand_on_optimizer(trained: Any, model: Any) -> None:
     model.optimizer.build(model.trainable_variables)
     for own, learned in zip(model.optimizer.variables, trained.optimizer.variables, strict=True):
         own.assign(learned)
+
+
+def _count_classes(model: Any, x: Any) -> int | None:
+    """Return the length of the last axis of what a model gives for x; None for one with several outputs."""
+    import keras
+
+    if hasattr(model, "output_shape"):
+        shape = model.output_shape
+    else:  # a subclass of Keras's Model only knows when it is given something
+        given = keras.tree.map_structure(lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype), x)
+        shape = getattr(model.compute_output_spec(given), "shape", None)
+    return shape[-1] if isinstance(shape, tuple) and isinstance(shape[-1], int) else None
 
 
 def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...], Call]]:
