@@ -28,7 +28,7 @@ Outputs: ``model`` (trained), ``history``.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -140,9 +140,15 @@ class Train(StepSpec, kind="train", version=1):
         if fact:
             self._check_shapes(exam, fact)
         shape, out = (fact.input_shape, fact.output_shape) if fact else (None, None)
-        return {
-            "model": ModelFact(custom_names(exam, self.objects), shape, out, self._metric_names(), is_compiled=True)
-        }
+        objects = self._names_in_model(exam, fact)
+        return {"model": ModelFact(objects, shape, out, self._metric_names(), is_compiled=True)}
+
+    def _names_in_model(self, exam: Examination, model: ModelFact | None) -> tuple[str, ...]:
+        """Return the custom names that the trained model may need: all but those that only callbacks use."""
+        compiled = (self.optimizer, self.loss, self.metrics, self.weighted_metrics)
+        kept = {*(model.objects if model else ()), *_words(compiled)}
+        left_out = set(_words(self.callbacks)) - kept
+        return tuple(name for name in custom_names(exam, self.objects) if name not in left_out)
 
     def _check_names(self, exam: Examination) -> None:
         custom = custom_names(exam, self.objects)
@@ -319,6 +325,21 @@ def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...],
         return [(path, nest)]
     items = nest.items() if isinstance(nest, Mapping) else enumerate(nest)
     return [found for key, item in items for found in _each_call(item, *path, key)]
+
+
+def _words(nest: Any) -> Iterator[str]:
+    """Give all names and texts in calls and their arguments."""
+    if isinstance(nest, str):
+        yield nest
+    elif isinstance(nest, Call):
+        yield nest.name
+        yield from _words(nest.arguments)
+    elif isinstance(nest, Mapping):
+        yield from nest
+        yield from _words(list(nest.values()))
+    elif isinstance(nest, list | tuple):
+        for each in nest:
+            yield from _words(each)
 
 
 def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:

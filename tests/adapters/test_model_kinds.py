@@ -215,6 +215,21 @@ class TestCustomObjects:
         np.testing.assert_allclose(rows[:], data[0] ** 2, rtol=1e-6)
         assert [name for name in keras.saving.get_custom_objects() if "relu" in name or "Squared" in name] == []
 
+    def test_what_only_callbacks_use_is_no_part_of_the_model(self, bench):
+        """A callback, and what stands in its arguments, unless the model or how it is compiled has it as well."""
+        spec = Train(
+            model="${m}",
+            x="${x}",
+            y="${y}",
+            loss={"Scaled": {"by": "grow"}},
+            callbacks=["Stop", {"Call": {"with": ["shrink", "grow", "Swish"]}}],
+            objects="${c}",
+        )
+        names = ("Stop", "Call", "shrink", "grow", "Swish", "Scaled", "unknown")
+        facts, _ = bench.examine(spec, m=ModelFact(("Swish",)), c=ObjectsFact(names))
+
+        assert facts["model"].objects == ("grow", "Swish", "Scaled", "unknown")
+
     def test_a_model_whose_objects_are_not_taken_is_found_beforehand(self, bench):
         """The model knows what it was built with."""
         spec = Predict(model="${m}", x="${x}")
