@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kflow.adapters.checkpoint import checkpoint_callback
+from kflow.adapters.checkpoint import UnfitError, checkpoint_callback, discard_checkpoint
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
 from kflow.adapters.measures import by_number, curves_by_number
 from kflow.adapters.session import (
@@ -201,6 +201,15 @@ class Train(StepSpec, kind="train", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Compile, fit, and give back the model with its history."""
+        try:
+            return self._train(context)
+        except UnfitError as error:
+            assert context.checkpoints is not None, "there was a checkpoint"
+            discard_checkpoint(context.checkpoints)
+            _warn(context, f"the training begins anew: {error}")
+            return self._train(context)
+
+    def _train(self, context: StepContext) -> StepOutputs:
         import keras
 
         with keras_session(context, self.objects, is_deterministic=self.deterministic) as custom:
@@ -242,15 +251,15 @@ class Train(StepSpec, kind="train", version=1):
         if self.checkpoint is False or context.checkpoints is None:
             return None
         every = self.checkpoint.every if isinstance(self.checkpoint, CheckpointPolicy) else None
-
-        def warn(text: str) -> None:
-            sys.stderr.write(f"warning: {text}\n")
-            context.report({"event": "note", "text": text})
-
-        resume = checkpoint_callback(model, callbacks, history, context.checkpoints, every=every, warn=warn)
-        if resume.epochs:
-            context.report({"event": "resumed", "epochs": resume.epochs})
-        return resume
+        return checkpoint_callback(
+            model,
+            callbacks,
+            history,
+            context.checkpoints,
+            every=every,
+            resumed=lambda epochs: context.report({"event": "resumed", "epochs": epochs}) if epochs else None,
+            warn=lambda text: _warn(context, text),
+        )
 
     def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
         import keras
@@ -299,6 +308,12 @@ class Train(StepSpec, kind="train", version=1):
         if data is None:
             return None
         return tuple(open_arrays(context, part) for part in (data.x, data.y, data.sample_weight))
+
+
+def _warn(context: StepContext, text: str) -> None:
+    """Say a sentence in the log of the step and on the screen."""
+    sys.stderr.write(f"warning: {text}\n")
+    context.report({"event": "note", "text": text})
 
 
 def _hand_on_optimizer(trained: Any, model: Any) -> None:
