@@ -2,10 +2,11 @@
 
 A training that continues from one ends with the same bits as one that was never interrupted, on the CPU. For that
 it holds more than Keras's ``BackupAndRestore``: the states of dropout and augmentation, those of Python's and NumPy's
-generators, the state of every callback, and the history.
+generators, all else that the training function changes, the state of every callback, and the history.
 """
 
 import contextlib
+import inspect
 import json
 import random
 import time
@@ -22,9 +23,17 @@ NAME = "checkpoint.npz"
 PAUSE = 60.0
 """Seconds between two checkpoints where the workflow does not say after how many epochs one is due."""
 
-_FORMAT = 2
+_FORMAT = 3
 _NOT_STATE = {"_model", "params"}
 """What Keras gives a callback anew in each training."""
+_NO_MORE = (
+    "no checkpoint after epoch {} or later: the model was compiled anew, its training function was made anew, or what "
+    "is trainable was changed; after an interruption the training goes on from the checkpoint before, if there is one"
+)
+
+
+class UnfitError(ValueError):
+    """A checkpoint is of another training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,10 @@ class Checkpoint:
     history: Mapping[str, list[Any]]
     variables: list[Any]
     """The arrays of all that a training changes in model and optimizer."""
+    captured: list[Any]
+    """The arrays of what else the training function uses: state of a loss, of metrics, of further optimizers."""
+    batch: Any
+    """The shape and type of each array in a batch, to trace the training function with; None before the first."""
     callbacks: list[Mapping[str, Any]]
     """The attributes of each callback."""
     logs: list[bytes | None]
@@ -95,6 +108,11 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> list[Attribute]:
     return left_out
 
 
+def discard_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint in a folder."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
 def _known() -> tuple[Any, ...]:
     """Return what callbacks of Keras compare with: the sign of their ``min_delta`` hangs on having chosen one."""
     import keras
@@ -103,14 +121,21 @@ def _known() -> tuple[Any, ...]:
 
 
 def checkpoint_callback(
-    model: Any, callbacks: list[Any], history: Any, folder: Path, *, every: int | None, warn: Callable[[str], None]
+    model: Any,
+    callbacks: list[Any],
+    history: Any,
+    folder: Path,
+    *,
+    every: int | None,
+    resumed: Callable[[int], None],
+    warn: Callable[[str], None],
 ) -> Any:
     """Make the callback that takes up a checkpoint, if there is one, and makes new ones.
 
     Parameters
     ----------
     model : keras.Model
-        The model, compiled; its variables and those of its optimizer are kept.
+        The model, compiled; its variables are kept, and all others that its training function uses.
     callbacks : list of keras.callbacks.Callback
         The other callbacks; this one must come after them, for they forget their state when a training begins.
     history : keras.callbacks.History
@@ -119,13 +144,16 @@ def checkpoint_callback(
         Where the checkpoint lies.
     every : int, optional
         Epochs between two checkpoints; default as many as pass in a minute.
+    resumed : callable
+        Takes the number of epochs that are done, when the training goes on after them.
     warn : callable
-        Takes a sentence on what changed in a callback and cannot be kept.
+        Takes a sentence on what a callback has changed and cannot be kept.
 
     Returns
     -------
     keras.callbacks.Callback
-        Its ``epochs`` says how many epochs are done already.
+        Its ``epochs`` says how many epochs are done already. Training with it raises an `UnfitError` if the checkpoint
+        is of another training.
     """
     import keras
 
@@ -140,25 +168,36 @@ def checkpoint_callback(
         def on_train_begin(self, logs: Any = None) -> None:
             del logs
             self.written = time.monotonic()
+            self.began_with: Any = _what_is_trained(model)
+            self.batch: Any = found.batch if found else None
             if found:
                 _restore(found, model, callbacks)
                 history.history.update(found.history)
+                resumed(found.epochs)
             elif any(getattr(callback, "append", False) for callback in callbacks if _is_log(callback)):
                 self._write(0)  # what a killed training has appended must go before it begins again
             self.watch = Watch(Tracer({id(variable) for variable in _variables(model)}), callbacks, warn)
+            if self.batch is None:
+                _describe_first_batch(model, lambda batch: setattr(self, "batch", batch))
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del logs
             is_last = epoch + 1 == self.params["epochs"]
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
-            if is_due and not is_last:
+            if is_due and not is_last and self._can_keep(epoch + 1):
                 self.watch.tell(self._write(epoch + 1))
                 self.written = time.monotonic()
+
+        def _can_keep(self, epochs: int) -> bool:
+            if self.began_with and self.began_with != _what_is_trained(model):
+                self.began_with = None
+                warn(_NO_MORE.format(epochs))
+            return self.began_with is not None
 
         def _write(self, epochs: int) -> list[Attribute]:
             # Where locks lie, another run may do the same training, be done with it, and tidy up.
             with contextlib.suppress(FileNotFoundError):
-                return write_checkpoint(_capture(epochs, model, callbacks, history.history), folder)
+                return write_checkpoint(_capture(epochs, model, callbacks, history.history, self.batch), folder)
             return []
 
     return Resume()
@@ -180,13 +219,50 @@ def _variables(model: Any) -> list[Any]:
     return [*model.variables, *model.optimizer.variables, *_global_generator()]
 
 
+def _what_is_trained(model: Any) -> tuple[Any, list[bool]]:
+    """Return the training function and what is trainable: a training that goes on has both from the workflow alone."""
+    return model.train_function, [layer.trainable for layer in model._flatten_layers()]
+
+
+def _describe_first_batch(model: Any, tell: Callable[[Any], None]) -> None:
+    """Tell of the first batch: a text with shape and type in place of each array."""
+    import keras
+
+    function = model.train_function
+
+    def first(iterator: Any) -> Any:
+        model.train_function = function
+        describe = lambda array: json.dumps([array.shape.as_list(), array.dtype.name])  # noqa: E731
+        tell(keras.tree.map_structure(describe, iterator.element_spec))
+        return function(iterator)
+
+    model.train_function = first
+
+
+def _captured(model: Any, batch: Any) -> list[Any]:
+    """Return the variables that the training function uses besides those of model and optimizer, in its order."""
+    import keras
+    import tensorflow as tf
+
+    # Keras hides the function of TensorFlow inside one that asks whether there was another batch.
+    function: Any = inspect.getclosurevars(model.train_function).nonlocals.get("multi_step_on_iterator")
+    if batch is None or not hasattr(function, "get_concrete_function"):  # what is run eagerly tells of no variables
+        return []
+    spec = keras.tree.map_structure(lambda text: tf.TensorSpec(*json.loads(text)), batch)
+    traced = function.get_concrete_function(tf.data.IteratorSpec(spec))
+    by_handle = {id(variable.handle): variable for variable in traced.variables if variable.dtype != tf.string}
+    own = {id(variable.value.handle) for variable in _variables(model)}
+    handles = [id(handle) for handle in traced.captured_inputs]
+    return [by_handle[each] for each in handles if each in by_handle and each not in own]
+
+
 def _global_generator() -> Iterable[Any]:
     from keras.src.random.seed_generator import global_seed_generator
 
     return [global_seed_generator().state]
 
 
-def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[Any]]) -> Checkpoint:
+def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[Any]], batch: Any) -> Checkpoint:
     import keras
     import numpy as np
 
@@ -195,6 +271,8 @@ def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str,
         has_stopped=bool(model.stop_training),
         history={name: [_number_or_array(value) for value in curve] for name, curve in curves.items()},
         variables=[keras.ops.convert_to_numpy(each) for each in _variables(model)],
+        captured=[each.numpy() for each in _captured(model, batch)],
+        batch=batch,
         callbacks=[_attributes(callback) for callback in callbacks],
         logs=[_read_log(callback) if _is_log(callback) else None for callback in callbacks],
         generators=(random.getstate(), np.random.get_state(legacy=False)),
@@ -219,8 +297,8 @@ def _read_log(callback: Any) -> bytes | None:
 def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
     import numpy as np
 
-    for variable, value in zip(_variables(model), checkpoint.variables, strict=True):
-        variable.assign(value)
+    _assign(_variables(model), checkpoint.variables)
+    _assign(_captured(model, checkpoint.batch), checkpoint.captured)
     for callback, attributes, log in zip(callbacks, checkpoint.callbacks, checkpoint.logs, strict=True):
         vars(callback).update(attributes)
         if log is not None:
@@ -228,6 +306,15 @@ def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
     python, numpy = checkpoint.generators
     random.setstate(python)
     np.random.set_state(numpy)
+
+
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    here, there = ([tuple(each.shape) for each in some] for some in (variables, values))
+    if here != there:
+        message = "its checkpoint has variables of other shapes"
+        raise UnfitError(message)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _put_back(callback: Any, log: bytes) -> None:

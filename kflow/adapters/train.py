@@ -28,12 +28,12 @@ Outputs: ``model`` (trained), ``history``.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kflow.adapters.checkpoint import checkpoint_callback
+from kflow.adapters.checkpoint import UnfitError, checkpoint_callback, discard_checkpoint
 from kflow.adapters.feeding import Arrays, check_rows, open_arrays
 from kflow.adapters.measures import by_number, curves_by_number
 from kflow.adapters.session import (
@@ -140,9 +140,15 @@ class Train(StepSpec, kind="train", version=1):
         if fact:
             self._check_shapes(exam, fact)
         shape, out = (fact.input_shape, fact.output_shape) if fact else (None, None)
-        return {
-            "model": ModelFact(custom_names(exam, self.objects), shape, out, self._metric_names(), is_compiled=True)
-        }
+        objects = self._names_in_model(exam, fact)
+        return {"model": ModelFact(objects, shape, out, self._metric_names(), is_compiled=True)}
+
+    def _names_in_model(self, exam: Examination, model: ModelFact | None) -> tuple[str, ...]:
+        """Return the custom names that the trained model may need: all but those that only callbacks use."""
+        compiled = (self.optimizer, self.loss, self.metrics, self.weighted_metrics)
+        kept = {*(model.objects if model else ()), *_words(compiled)}
+        left_out = set(_words(self.callbacks)) - kept
+        return tuple(name for name in custom_names(exam, self.objects) if name not in left_out)
 
     def _check_names(self, exam: Examination) -> None:
         custom = custom_names(exam, self.objects)
@@ -195,6 +201,15 @@ class Train(StepSpec, kind="train", version=1):
 
     def run(self, context: StepContext) -> StepOutputs:
         """Compile, fit, and give back the model with its history."""
+        try:
+            return self._train(context)
+        except UnfitError as error:
+            assert context.checkpoints is not None, "there was a checkpoint"
+            discard_checkpoint(context.checkpoints)
+            _warn(context, f"the training begins anew: {error}")
+            return self._train(context)
+
+    def _train(self, context: StepContext) -> StepOutputs:
         import keras
 
         with keras_session(context, self.objects, is_deterministic=self.deterministic) as custom:
@@ -202,7 +217,7 @@ class Train(StepSpec, kind="train", version=1):
             trained = divide(model, context.gpus)
             self._compile(trained, custom)
             x, y, sample_weight = (open_arrays(context, part) for part in (self.x, self.y, self.sample_weight))
-            self._check_labels(context, model)
+            self._check_labels(context, model, x)
             callbacks = self._callbacks(custom)
             history = keras.callbacks.History()
             resume = self._resume(context, trained, callbacks, history)
@@ -236,15 +251,15 @@ class Train(StepSpec, kind="train", version=1):
         if self.checkpoint is False or context.checkpoints is None:
             return None
         every = self.checkpoint.every if isinstance(self.checkpoint, CheckpointPolicy) else None
-
-        def warn(text: str) -> None:
-            sys.stderr.write(f"warning: {text}\n")
-            context.report({"event": "note", "text": text})
-
-        resume = checkpoint_callback(model, callbacks, history, context.checkpoints, every=every, warn=warn)
-        if resume.epochs:
-            context.report({"event": "resumed", "epochs": resume.epochs})
-        return resume
+        return checkpoint_callback(
+            model,
+            callbacks,
+            history,
+            context.checkpoints,
+            every=every,
+            resumed=lambda epochs: context.report({"event": "resumed", "epochs": epochs}) if epochs else None,
+            warn=lambda text: _warn(context, text),
+        )
 
     def _compile(self, model: Any, custom: Mapping[str, Any]) -> None:
         import keras
@@ -266,11 +281,13 @@ class Train(StepSpec, kind="train", version=1):
             jit_compile=self.jit_compile,
         )
 
-    def _check_labels(self, context: StepContext, model: Any) -> None:
+    def _check_labels(self, context: StepContext, model: Any, x: Any) -> None:
         """Compare class numbers with the last layer: TensorFlow says it badly on a CPU, and not at all on a GPU."""
         if not (isinstance(self.loss, Call) and self.loss.name in _SPARSE_LOSSES and isinstance(self.y, Array)):
             return
-        classes = model.output_shape[-1]
+        classes = _count_classes(model, x)
+        if classes is None:
+            return
         for start, block in context.open(self.y).blocks():
             wrong = (block < 0) | (block >= classes)
             if wrong.any():
@@ -293,6 +310,12 @@ class Train(StepSpec, kind="train", version=1):
         return tuple(open_arrays(context, part) for part in (data.x, data.y, data.sample_weight))
 
 
+def _warn(context: StepContext, text: str) -> None:
+    """Say a sentence in the log of the step and on the screen."""
+    sys.stderr.write(f"warning: {text}\n")
+    context.report({"event": "note", "text": text})
+
+
 def _hand_on_optimizer(trained: Any, model: Any) -> None:
     """Give the model the state of the optimizer that trained its weights."""
     model.optimizer.build(model.trainable_variables)
@@ -300,11 +323,38 @@ def _hand_on_optimizer(trained: Any, model: Any) -> None:
         own.assign(learned)
 
 
+def _count_classes(model: Any, x: Any) -> int | None:
+    """Return the length of the last axis of what a model gives for x; None for one with several outputs."""
+    import keras
+
+    if hasattr(model, "output_shape"):
+        shape = model.output_shape
+    else:  # a subclass of Keras's Model only knows when it is given something
+        given = keras.tree.map_structure(lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype), x)
+        shape = getattr(model.compute_output_spec(given), "shape", None)
+    return shape[-1] if isinstance(shape, tuple) and isinstance(shape[-1], int) else None
+
+
 def _each_call(nest: Any, *path: str | int) -> list[tuple[tuple[str | int, ...], Call]]:
     if isinstance(nest, Call):
         return [(path, nest)]
     items = nest.items() if isinstance(nest, Mapping) else enumerate(nest)
     return [found for key, item in items for found in _each_call(item, *path, key)]
+
+
+def _words(nest: Any) -> Iterator[str]:
+    """Give all names and texts in calls and their arguments."""
+    if isinstance(nest, str):
+        yield nest
+    elif isinstance(nest, Call):
+        yield nest.name
+        yield from _words(nest.arguments)
+    elif isinstance(nest, Mapping):
+        yield from nest
+        yield from _words(list(nest.values()))
+    elif isinstance(nest, list | tuple):
+        for each in nest:
+            yield from _words(each)
 
 
 def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -45,6 +45,7 @@ class Bench:
     root: Path
     events: list[Mapping[str, Any]] = field(default_factory=list)
     count: int = 0
+    checkpoints: Path | None = None
 
     def run(
         self,
@@ -64,7 +65,9 @@ class Bench:
         workspace = Workspace(self.root)
         sources = {path.name: workspace.sources(path.name) for path in self.root.glob("*.py")}
         artifacts = {text: each.open for text, each in stored.items()}
-        context = StepContext(self.root, staging / "work", 7, gpus, artifacts, sources, self.events.append)
+        context = StepContext(
+            self.root, staging / "work", 7, gpus, artifacts, sources, self.events.append, self.checkpoints
+        )
         outputs = spec.run(context)
         types = spec.Outputs.types()
         return Opened({name: self.store(types[name].type_name, outputs.values[name], staging / name) for name in types})

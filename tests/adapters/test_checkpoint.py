@@ -17,6 +17,8 @@ def checkpoint() -> Checkpoint:
         has_stopped=False,
         history={"loss": [0.5, 0.25]},
         variables=[np.arange(3.0), np.arange(4)],
+        captured=[np.arange(5)],
+        batch=('[[null, 2], "float32"]',),
         callbacks=[{"wait": 1}],
         logs=[b"epoch,loss"],
         generators=((3, (1,), None),),
@@ -25,8 +27,8 @@ def checkpoint() -> Checkpoint:
 
 def is_same(found: Checkpoint, other: Checkpoint) -> bool:
     """Tell whether all of two checkpoints is equal."""
-    names = [name for name in Checkpoint.__slots__ if name != "variables"]
-    arrays = zip(found.variables, other.variables, strict=True)
+    names = [name for name in Checkpoint.__slots__ if name not in {"variables", "captured"}]
+    arrays = zip(found.variables + found.captured, other.variables + other.captured, strict=True)
     return all(getattr(found, name) == getattr(other, name) for name in names) and all(
         np.array_equal(*pair) for pair in arrays
     )
@@ -67,7 +69,7 @@ def test_whatever_lies_in_the_place_of_a_checkpoint_is_none(tmp_path: Path, what
             text = ("[" * 200_000).encode()
             np.savez(path, state=np.frombuffer(text, dtype=np.uint8))
         case "no state":
-            np.savez(path, state=np.frombuffer(json.dumps({"format": 2}).encode(), dtype=np.uint8))
+            np.savez(path, state=np.frombuffer(json.dumps({"format": 3}).encode(), dtype=np.uint8))
         case "a pipe":
             os.mkfifo(path)
         case "a folder":

@@ -43,6 +43,26 @@ def miss(y, p):
 def far(y, p):
     return keras.ops.mean(keras.ops.abs(y - p))
 """
+SUBCLASS = """
+import keras
+
+class Answers(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.out = keras.layers.Dense(3, activation="softmax")
+
+    def build(self, shape):
+        self.out.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.out(x)
+
+def build():
+    model = Answers()
+    model.build((None, 4))
+    return model
+"""
 NAMES = ("Doubled", "square", "Small", "Positive", "miss", "far")
 
 
@@ -195,6 +215,21 @@ class TestCustomObjects:
         np.testing.assert_allclose(rows[:], data[0] ** 2, rtol=1e-6)
         assert [name for name in keras.saving.get_custom_objects() if "relu" in name or "Squared" in name] == []
 
+    def test_what_only_callbacks_use_is_no_part_of_the_model(self, bench):
+        """A callback, and what stands in its arguments, unless the model or how it is compiled has it as well."""
+        spec = Train(
+            model="${m}",
+            x="${x}",
+            y="${y}",
+            loss={"Scaled": {"by": "grow"}},
+            callbacks=["Stop", {"Call": {"with": ["shrink", "grow", "Swish"]}}],
+            objects="${c}",
+        )
+        names = ("Stop", "Call", "shrink", "grow", "Swish", "Scaled", "unknown")
+        facts, _ = bench.examine(spec, m=ModelFact(("Swish",)), c=ObjectsFact(names))
+
+        assert facts["model"].objects == ("grow", "Swish", "Scaled", "unknown")
+
     def test_a_model_whose_objects_are_not_taken_is_found_beforehand(self, bench):
         """The model knows what it was built with."""
         spec = Predict(model="${m}", x="${x}")
@@ -281,6 +316,19 @@ class TestTrain:
 
         with pytest.raises(ValueError, match=message):
             _train(bench, inputs | {"${y}": ("array", labels)}, loss="sparse_categorical_crossentropy")
+
+    def test_labels_for_a_subclass_of_keras_model(self, bench, data):
+        """It says what it gives only when it is given something; right labels are learned, wrong ones are told."""
+        (bench.root / "models.py").write_text(SUBCLASS)
+        objects = bench.run(RegisterObjects, objects={"Answers": "models.py:Answers"}).stored("objects")
+        model = bench.run(BuildModel, {"${c}": objects}, function="models.py:build", objects="${c}").stored("model")
+        inputs = {"${c}": objects, "${m}": model, "${x}": ("array", data[0])}
+        fields = {"loss": "sparse_categorical_crossentropy", "objects": "${c}"}
+        losses = _train(bench, inputs | {"${y}": ("array", np.arange(40) % 3)}, **fields)["history"]["loss"]
+
+        assert np.isfinite(losses).all()
+        with pytest.raises(ValueError, match="y has the label 3 in row 3; the last layer has 3 classes"):
+            _train(bench, inputs | {"${y}": ("array", np.arange(40) % 4)}, **fields)
 
     def test_several_inputs_by_name(self, bench, data):
         """A model with two inputs takes a mapping, or a list."""
