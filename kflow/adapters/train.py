@@ -275,8 +275,8 @@ class Train(StepSpec, kind="train", version=1):
             optimizer=make(self.optimizer, keras.optimizers),
             loss=make(self.loss, keras.losses),
             loss_weights=list(self.loss_weights) if isinstance(self.loss_weights, tuple) else self.loss_weights,
-            metrics=make(self.metrics, keras.metrics),
-            weighted_metrics=make(self.weighted_metrics, keras.metrics),
+            metrics=make(self.metrics, keras.metrics) or None,  # a model's own train_step may compute none
+            weighted_metrics=make(self.weighted_metrics, keras.metrics) or None,
             steps_per_execution=self.steps_per_execution,
             jit_compile=self.jit_compile,
         )

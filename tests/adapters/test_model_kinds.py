@@ -63,6 +63,14 @@ def build():
     model.build((None, 4))
     return model
 """
+OWN_STEP = SUBCLASS.replace(
+    "def build():",
+    """    def train_step(self, data):
+        self(data[0], training=True)
+        return {"own": 1.0}
+
+def build():""",
+)
 NAMES = ("Doubled", "square", "Small", "Positive", "miss", "far")
 
 
@@ -329,6 +337,15 @@ class TestTrain:
         assert np.isfinite(losses).all()
         with pytest.raises(ValueError, match="y has the label 3 in row 3; the last layer has 3 classes"):
             _train(bench, inputs | {"${y}": ("array", np.arange(40) % 4)}, **fields)
+
+    def test_a_step_of_training_that_computes_no_metrics(self, bench, data):
+        """A model with a `train_step` of its own that only gives its losses."""
+        (bench.root / "models.py").write_text(OWN_STEP)
+        objects = bench.run(RegisterObjects, objects={"Answers": "models.py:Answers"}).stored("objects")
+        model = bench.run(BuildModel, {"${c}": objects}, function="models.py:build", objects="${c}").stored("model")
+        inputs = {"${c}": objects, "${m}": model, "${x}": ("array", data[0]), "${y}": ("array", data[1])}
+
+        assert _train(bench, inputs, objects="${c}", epochs=2)["history"]["own"] == [1.0, 1.0]
 
     def test_several_inputs_by_name(self, bench, data):
         """A model with two inputs takes a mapping, or a list."""
