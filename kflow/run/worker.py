@@ -133,8 +133,15 @@ def perform(
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
     context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
-    with holding_code_to(root, task.get("code", {}), task.get("libraries", {})):
+    others = [*(Path(each["folder"]) for each in task["artifacts"].values()), _package(spec)]
+    with holding_code_to(root, task.get("code", {}), task.get("libraries", {}), others):
         return _run_and_save(spec, context, staging)
+
+
+def _package(spec: StepSpec) -> Path:
+    """Return the folder of the package that a kind of step is from; its version counts."""
+    package = sys.modules.get(type(spec).__module__.partition(".")[0])
+    return Path(getattr(package, "__file__", None) or "").parent
 
 
 def _run_and_save(spec: StepSpec, context: StepContext, staging: Path) -> dict[str, dict[str, Any]]:
