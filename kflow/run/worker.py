@@ -24,6 +24,8 @@ from kflow.artifacts.modules import holding_code_to
 from kflow.registry import Registry
 from kflow.spec.base import StepContext, StepSpec
 
+PREPARE = {"prepare": "keras"}
+"""Stands in the place of a task: a worker that has nothing to do yet is to import Keras."""
 WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
 
@@ -38,6 +40,10 @@ def main() -> None:
     output, streams = os.dup(1), (sys.stdout, sys.stderr)
     while True:
         task = json.loads(tasks.get())
+        if task == PREPARE:
+            with contextlib.suppress(Exception):  # the step will tell
+                import keras  # noqa: F401
+            continue
         _send(replies, {"event": "started"})
         reply = serve(task, lambda event: _send(replies, event))
         _recover_output(output, streams)
