@@ -113,7 +113,7 @@ def read_bytes(path: Name) -> bytes:
 
 def open_at_once(path: str, flags: int) -> int:
     """Open a file, as `open` wants it, without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def make_folder(path: Name) -> None:

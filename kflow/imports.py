@@ -167,8 +167,17 @@ def library_versions(names: Iterable[str], note: Callable[[Path], None] = lambda
 
 def changed_sources(versions: Mapping[str, str]) -> list[str]:
     """Return the libraries whose sources are not those that `library_versions` found."""
-    planned = {key.removeprefix(SOURCES): digest for key, digest in versions.items() if key.startswith(SOURCES)}
-    return [name for name, digest in planned.items() if _digest(_source_files(name)) != digest]
+    return [name for name, digest in _planned(versions).items() if _digest(_source_files(name)) != digest]
+
+
+def counted_sources(versions: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the files of the libraries whose sources count."""
+    for name in _planned(versions):
+        yield from _source_files(name).values()
+
+
+def _planned(versions: Mapping[str, str]) -> Mapping[str, str]:
+    return {key.removeprefix(SOURCES): digest for key, digest in versions.items() if key.startswith(SOURCES)}
 
 
 @cache

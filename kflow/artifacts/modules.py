@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -14,7 +16,7 @@ from types import CodeType, ModuleType
 from typing import Any, Self
 
 from kflow.artifacts import digest_file
-from kflow.imports import changed_sources, source_path
+from kflow.imports import changed_sources, counted_sources, source_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,10 @@ class _Code:
     """By real path, the path as it is told and the SHA-256."""
     libraries: Mapping[str, str]
     """The versions of libraries, as `kflow.imports.library_versions` gives them."""
+    root: Path | None = None
+    """The folder of the workflow; None outside a step."""
+    others: frozenset[str] = frozenset()
+    """Folders whose files count otherwise, or are no user's."""
 
 
 _NONE = _Code({}, {})
@@ -33,8 +39,10 @@ _fingerprinted: ContextVar[_Code] = ContextVar("_fingerprinted", default=_NONE)
 
 
 @contextlib.contextmanager
-def holding_code_to(root: Path, digests: Mapping[str, str], libraries: Mapping[str, str]) -> Iterator[None]:
-    """Refuse user code, for the length of a block, that was changed since the step was fingerprinted.
+def holding_code_to(
+    root: Path, digests: Mapping[str, str], libraries: Mapping[str, str], others: Iterable[Path] = ()
+) -> Iterator[None]:
+    """Refuse user code, for the length of a block, that is not in the fingerprint of the step as it is.
 
     Else its result would be stored under the fingerprint of other code.
 
@@ -46,9 +54,11 @@ def holding_code_to(root: Path, digests: Mapping[str, str], libraries: Mapping[s
         The SHA-256 of each file.
     libraries : mapping of str to str
         The versions of the libraries, of which those count that are imported from their sources.
+    others : iterable of Path, optional
+        Folders whose files count otherwise: the stored results that the step takes, and the package of its kind.
     """
     files = {os.path.realpath(root / path): (path, digest) for path, digest in digests.items()}
-    token = _fingerprinted.set(_Code(files, libraries))
+    token = _fingerprinted.set(_Code(files, libraries, root, frozenset(map(os.path.realpath, others))))
     try:
         yield
     finally:
@@ -104,7 +114,7 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
     loaded: dict[Path, ModuleType] = {}
     local: dict[str, ModuleType] = {}
     try:
-        with _compiling(places):
+        with _compiling(places), _refusing_uncounted({file for file, _ in objects.values()}):
             result = {}
             for name, (file, symbol) in objects.items():
                 if file not in loaded:
@@ -160,6 +170,95 @@ def _set_aside(places: "_Places", file: Path, before: set[str], local: dict[str,
                 raise ValueError(message)
 
 
+# --- what no fingerprint counts --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Tells which files the code of a step must not execute, as a change in them would not change its fingerprint."""
+
+    counted: frozenset[str]
+    folders: frozenset[str]
+    """The project: the folder of the workflow, and those of the step's modules."""
+    places: "_Places"
+    path: frozenset[str]
+    """Python's path before any code of the user's, and the folders that are in it for the modules."""
+    root: str
+
+    @classmethod
+    def of(cls, code: _Code, root: Path, named: Collection[Path]) -> Self:
+        """Return the watch over a step in a folder, and over the modules that it names."""
+        folders = {os.path.realpath(root), *map(os.path.dirname, code.files)}
+        counted = {*code.files, *map(os.path.realpath, [*named, *counted_sources(code.libraries)])}
+        # Generated code, as TensorFlow's own, lies in the folder for temporary files.
+        others = code.others | {str(Path(__file__).parents[1]), os.path.realpath(tempfile.gettempdir())}
+        path = frozenset([*sys.path, *(str(file.parent) for file in named)])
+        return cls(frozenset(counted), frozenset(folders), _Places.of((), others), path, os.path.realpath(root))
+
+    def require_counted(self, file: str) -> None:
+        """Refuse a file of the user's that is not counted.
+
+        Raises
+        ------
+        ValueError
+            If it lies in the project, or in a folder that the user's code has put into Python's path.
+        """
+        if not file.endswith((*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)):
+            return
+        path, added = os.path.realpath(file), set(sys.path) - self.path
+        added &= set(map(str, source_path())) if added else set()
+        if path not in self.counted and self.places.have_below(path, self.folders.union(map(os.path.realpath, added))):
+            told = os.path.relpath(path, self.root) if _is_below(path, self.root) else path
+            message = (
+                f"{told} was to be executed, and the fingerprint of the step does not count it, so that a change in it "
+                f"would not be seen; {self._advise(path)}"
+            )
+            raise ValueError(message)
+
+    def _advise(self, path: str) -> str:
+        folders = {Path(each).parent for each in self.counted if _is_below(path, str(Path(each).parent))}
+        for folder in sorted(folders):
+            parts = Path(path).relative_to(folder).with_suffix("").parts
+            if all(map(str.isidentifier, parts)):
+                return f"name it in an import statement, such as 'import {'.'.join(parts)}', which need not be reached"
+        return "move it beside the module that the step names, or into a folder there, and import it from there"
+
+
+_watch: _Watch | None = None
+"""That over the step under way; a worker does one at a time, whatever threads its code starts."""
+
+
+@contextlib.contextmanager
+def _refusing_uncounted(named: Collection[Path]) -> Iterator[None]:
+    """Refuse to execute files, for the length of a block, that the fingerprint does not count; the step names some."""
+    global _watch  # noqa: PLW0603  an audit hook can be given nothing, and never be taken back
+    code = _fingerprinted.get()
+    if code.root is None:
+        yield
+        return
+    _add_hook()
+    _watch = _Watch.of(code, code.root, named)
+    try:
+        yield
+    finally:
+        _watch = None
+
+
+@cache
+def _add_hook() -> None:
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Look at every module before it is executed, however it was found: compiled ones are told as imports."""
+    if _watch is None:
+        return
+    if event == "exec":
+        _watch.require_counted(arguments[0].co_filename)
+    elif event == "import" and arguments[1]:
+        _watch.require_counted(arguments[1])
+
+
 # --- places and bytecode ----------------------------------------------------------------------------------
 
 
@@ -171,10 +270,11 @@ class _Places:
     others: frozenset[str]
 
     @classmethod
-    def of(cls, folders: Collection[Path]) -> Self:
-        """Return the places of modules in some folders."""
+    def of(cls, folders: Collection[Path], others: Collection[str] = ()) -> Self:
+        """Return the places of modules in some folders, and what in them is no user's."""
         installed = [each for each in sys.path if each.endswith(("/site-packages", "/dist-packages"))]
-        return cls(frozenset(map(str, folders)), frozenset({sys.prefix, sys.base_prefix, *installed}))
+        no_users = {sys.prefix, sys.base_prefix, *installed, *others}
+        return cls(frozenset(map(str, folders)), frozenset(no_users).union(map(os.path.realpath, no_users)))
 
     def hold(self, module: ModuleType, folder: Path | None = None) -> bool:
         """Say whether a user's module lies below a folder, or any of them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
 from kflow.cli.output import say
-from kflow.run.lock import lock_path, make_lock, write_lock
+from kflow.run.lock import make_lock, own_lock_path, require_free, write_lock
 from kflow.run.previous import make_planner
 
 
@@ -14,8 +14,10 @@ def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
     """Lock the results in the store."""
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace, store, writes=False)
+    path = own_lock_path(file)
+    require_free(path)
     planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
     lock = make_lock(bound.workflow.name, planner.preview())
-    write_lock(lock, lock_path(file))
-    say(f"{lock_path(file)}: {len(lock.steps)} steps locked")
+    write_lock(lock, path)
+    say(f"{path}: {len(lock.steps)} steps locked")
     return 0

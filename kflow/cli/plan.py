@@ -40,11 +40,11 @@ def run(
     before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace, store)
+    kept = open_store(store)
     if output is not None:
         from kflow.cli.saved import Wanted, require_free, save_plan
 
-        require_free(output, file, bound.workflow, workspace)
-    kept = open_store(store)
+        require_free(output, file, bound.workflow, workspace, kept.root)
     sharing = open_sharing(remote, pushes=False)
     planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
     actions = choose_actions(planner, **choice)

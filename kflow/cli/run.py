@@ -27,7 +27,7 @@ from kflow.run import events
 from kflow.run.compiled import installed
 from kflow.run.compiling import Scene, compile_run
 from kflow.run.executor import execute
-from kflow.run.lock import Lock, LockError, lock_path, read_lock
+from kflow.run.lock import Lock, LockError, lock_path, own_lock_path, read_lock
 from kflow.run.previous import make_planner
 from kflow.run.state import Run, Wishes
 
@@ -99,7 +99,7 @@ def heed_signals() -> None:
 
 def _check_lock(bound: Bound, file: Path, planner: Planner, selected: Collection[str] | None) -> Lock:
     """Compare with the lock all that can be told before a run, of the steps that it is about."""
-    lock = read_lock(lock_path(file))
+    lock = read_lock(own_lock_path(file))
     wanted = set(bound.order) if selected is None else needed(bound.needs, selected)
     misses = lock.check_names(bound.workflow.steps) if selected is None else []
     for action in planner.preview():

@@ -47,13 +47,14 @@ def save_plan(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
         raise UsageError(message) from None
 
 
-def require_free(plan: Path, file: Path, workflow: Workflow, workspace: Workspace) -> None:
+def require_free(plan: Path, file: Path, workflow: Workflow, workspace: Workspace, store: Path) -> None:
     """Make sure that a plan would take the place of nothing, or of an older plan.
 
     Raises
     ------
     UsageError
-        If the file belongs to the workflow, there or still to come, or is another one that holds something.
+        If the file belongs to the workflow, there or still to come, or to the store, or is another one that holds
+        something.
     """
     uses = {
         **dict(find_uses(workflow, workspace)),
@@ -61,7 +62,11 @@ def require_free(plan: Path, file: Path, workflow: Workflow, workspace: Workspac
         os.path.realpath(file): "this is the workflow itself",
     }
     use = uses.get(os.path.realpath(plan))
-    if use is None and _holds_something_else(plan):
+    if plan.is_dir() or str(plan) == "-":
+        use = "this names no file"
+    elif Path(os.path.realpath(plan)).is_relative_to(os.path.realpath(store)):
+        use = "this is in the store"
+    elif use is None and _holds_something_else(plan):
         use = "this file is no saved plan, and would be gone"
     if use is not None:
         message = f"-o {plan}: {use}; name another file"

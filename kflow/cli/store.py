@@ -1,6 +1,7 @@
 """``kflow store``: what is in the store, whether it is whole, and what may go."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.errors import RunError, UsageError
 from kflow.report.tables import columns, describe_bytes
-from kflow.run.record import read_records, unreadable_records
+from kflow.run.record import RunRecord, read_records, unreadable_records
 from kflow.run.sharing import Sharing
 from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
@@ -92,6 +93,7 @@ def collect_garbage(
         max_size=_bytes("--max-size", max_size) if max_size else None,
         referenced=_referenced(kept) if unreferenced else None,
         grace=_seconds("--grace", grace),
+        in_use=_fingerprints(record for record in read_records(kept.root) if record.status == "running"),
     )
     gone = collect(kept, policy, is_dry=is_dry)
     if not is_dry:
@@ -153,9 +155,11 @@ def _referenced(store: Store) -> set[str]:
         lines += [f"  {path}: {reason}" for path, reason in closed]
         advice = "remove the folder of a run that you can do without, or use the kflow that wrote it; "
         raise RunError("\n".join([*lines, f"{advice}--older-than and --max-size ask no record"]))
-    return {
-        step.fingerprint for record in read_records(store.root) for step in record.steps.values() if step.fingerprint
-    }
+    return _fingerprints(read_records(store.root))
+
+
+def _fingerprints(records: Iterable[RunRecord]) -> set[str]:
+    return {step.fingerprint for record in records for step in record.steps.values() if step.fingerprint}
 
 
 def _seconds(option: str, text: str) -> float:

@@ -23,6 +23,9 @@ from kflow.run.state import Wishes
 from kflow.store.entry import Entry
 from kflow.store.store import Store
 
+_SHOWN = 30
+"""Lines of the log of a failed step."""
+
 
 def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None, *, is_debug: bool) -> int:
     """Run a workflow again in a scratch store; the exit code is 1 if an output differs."""
@@ -33,7 +36,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     _require_same(path, record)
     workspace = open_workspace(path)
     bound = load_workflow(path, record.workflow.params, workspace, store, writes=False)
-    selected = select_steps(bound.needs, only=only)
+    selected = select_steps(bound.needs, only=only) or _done_steps(record)
     with _scratch_folder(kept) as folder:
         scratch = Store(folder, base=kept if selected else None)
         console = Console(is_debug=is_debug)
@@ -42,10 +45,28 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
             again = execute(bound, scratch, workspace, os.path.normpath(path), console, wishes=wishes)
         finally:
             console.close()
+        _show_logs(again, scratch.root / "runs" / again.id)
         rows = list(_compare(record, again, kept, scratch, selected or bound.order))
     say("\n" + columns([("output", "verdict", "where"), *rows]))
     is_same = again.status == "succeeded" and all(row[1] == "identical" for row in rows)
     return 0 if is_same else 1
+
+
+def _done_steps(record: RunRecord) -> frozenset[str] | None:
+    """Return the steps that a run has outputs of; None where it has those of all."""
+    done = frozenset(name for name, step in record.steps.items() if step.outputs)
+    if not done:
+        message = f"{record.id} has no outputs that could be compared"
+        raise UsageError(message)
+    return None if len(done) == len(record.steps) else done
+
+
+def _show_logs(record: RunRecord, folder: Path) -> None:
+    """Show the end of what failed steps printed: the logs go with the scratch store."""
+    for name, step in record.steps.items():
+        if step.status == "failed" and step.log:
+            text = (folder / step.log).read_text(encoding="utf-8", errors="replace")
+            say("\n".join([f"\nthe end of the log of {name}:", *(f"  {line}" for line in text.splitlines()[-_SHOWN:])]))
 
 
 @contextlib.contextmanager

@@ -288,6 +288,23 @@ def _start(run: Run, name: str, action: Action) -> None:
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
     run.running[name] = Running(demand, gpus, time.monotonic())
+    if gpus or job.runs_code:
+        _prepare_workers(run)
+
+
+def _prepare_workers(run: Run) -> None:
+    """Have workers at hand for the next steps with code of the user's, while one is busy that serves no other step."""
+    steps = [
+        run.bound.workflow.steps[name] for name in run.schedule.needs if run.record.steps[name].status == "not run"
+    ]
+    coming = [
+        (step.threads, "keras" in step.spec.libraries)
+        for step in steps
+        if step.runs_code and not step.spec.gpus_wanted() and is_selected(run, step.name)
+    ]
+    if coming:
+        threads, has_keras = coming[0]
+        run.crew.workers.prepare(threads, coming.count(coming[0]), has_keras=has_keras)
 
 
 def _work(run: Run, job: Job) -> None:

@@ -27,7 +27,7 @@ def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
         inputs,
         tuple(find_originals(step, links, inputs, run.workspace)),
         step.threads or step.spec.resources.cpus,
-        frozenset(_modules(run, action)),
+        step.runs_code,
         action.is_forced,
         _expected(run, action, inputs),
         is_selected(run, action.step),
@@ -67,25 +67,17 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
 def _libraries(run: Run, action: Action) -> dict[str, str]:
     """Return the versions of the libraries of the code that a step may execute: its own, and its custom objects'."""
     found = dict((action.components or {}).get("libraries", {}))
-    for _, output in _custom_objects(run, action.step):
+    for output in _custom_objects(run, action.step):
         found |= output.description.get("libraries", {})
     return found
 
 
-def _modules(run: Run, action: Action) -> Iterator[str]:
-    """Yield the digests of the user modules that a step may execute: its own, and those of its custom objects."""
-    yield from (action.components or {}).get("code", {}).values()
-    for files, _ in _custom_objects(run, action.step):
-        yield from files
-
-
-def _custom_objects(run: Run, name: str) -> Iterator[tuple[list[str], Output]]:
-    """Yield the custom objects that a step takes, each with the digests of its files."""
+def _custom_objects(run: Run, name: str) -> Iterator[Output]:
+    """Yield the custom objects that a step takes."""
     for link in run.bound.links[name]:
-        manifest = run.entries[link.step].manifest
-        output = manifest.outputs[link.output]
+        output = run.entries[link.step].manifest.outputs[link.output]
         if output.type == "objects":
-            yield [each.sha256 for file, each in manifest.files.items() if file.startswith(f"{link.output}/")], output
+            yield output
 
 
 def _expected(run: Run, action: Action, inputs: Mapping[str, Entry]) -> Expected | None:

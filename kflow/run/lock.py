@@ -3,7 +3,9 @@
 ``kflow lock`` writes it beside the workflow; ``kflow run --locked`` fails where reality differs from it.
 """
 
+import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,37 @@ def lock_path(workflow: Path) -> Path:
     return workflow.with_suffix(".lock.yaml")
 
 
+def own_lock_path(workflow: Path) -> Path:
+    """Return where the lock of a workflow file lies, if it is that of no other one.
+
+    Raises
+    ------
+    UsageError
+        If a file beside it has the same name up to the ending.
+    """
+    path = lock_path(workflow)
+    for twin in {workflow.with_suffix(each) for each in (".yaml", ".yml")} - {workflow}:
+        if workflow.suffix in {".yaml", ".yml"} and twin.is_file():
+            message = f"{path} would be the lock of {twin.name} as well as of {workflow.name}; rename one of them"
+            raise UsageError(message)
+    return path
+
+
+def require_free(path: Path) -> None:
+    """Make sure that a lock would take the place of nothing, or of an older lock.
+
+    Raises
+    ------
+    UsageError
+        If a file is there that holds something else.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        data = durable.read_bytes(path)
+        if data.strip() and not re.search(rb"^kflow-lock:", data, re.MULTILINE):
+            message = f"{path} is no lock, and would be gone; rename it, or the workflow"
+            raise UsageError(message)
+
+
 def condense(components: Mapping[str, Any]) -> dict[str, Any]:
     """Shorten what a fingerprint is made of: scalars stay, all else becomes the start of a digest.
 
@@ -125,10 +158,10 @@ def _describe(action: Action) -> Iterator[tuple[str, Any]]:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Put a lock in place in one step."""
+    """Put a lock in place in one step; a link there stays, and what it leads to is written."""
     steps: dict[str, Any] = {name: dict(each) for name, each in lock.steps.items()}
     value: dict[str, Any] = {"kflow-lock": FORMAT, "workflow": lock.workflow, "steps": steps}
-    durable.write_text(path, dump_document(value, _HEAD.format(name=lock.workflow)))
+    durable.write_text(path.resolve(), dump_document(value, _HEAD.format(name=lock.workflow)))
 
 
 def read_lock(path: Path) -> Lock:

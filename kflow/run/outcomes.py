@@ -72,7 +72,7 @@ def _fail(run: Run, name: str, failure: StepFailure) -> None:
     run.note(name, is_end=True)
     message = f"step {name!r} ({step.kind}) failed: {failure}"
     diagnostic = Diagnostic(message, document.key_mark(("steps", name)))
-    log = run.folder / step.log if step.log else None
+    log = run.folder / step.log if step.log and run.wishes.exports else None
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
 
 

@@ -15,11 +15,14 @@ from typing import IO, Any
 
 from kflow.errors import RunError
 from kflow.run.log import Pump, StepLog
+from kflow.run.worker import PREPARE
 from kflow.spec.base import COMPUTING_THREADS
 
 Report = Callable[[Mapping[str, Any]], None]
 _PATIENCE = 5.0
 """Seconds to wait for a watchdog that was told to end."""
+SPARE = 2
+"""As many workers are prepared at most, as each has TensorFlow in memory."""
 _MARK = "KFLOW_WORKER"
 """An environment variable that all has which a worker has started."""
 
@@ -36,13 +39,13 @@ class Seat:
     threads: int = COMPUTING_THREADS
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A worker process, started when it is first needed and kept warm between steps."""
 
     seat: Seat = Seat()
-    executed: frozenset[str] = frozenset()
-    """The digests of the user modules that its process has executed: it may be set up as these left it."""
+    has_keras: bool = False
+    """Whether it was prepared for a step that computes with Keras."""
     _process: subprocess.Popen[str] | None = None
     _replies: IO[str] | None = None
     _pump: Pump | None = None
@@ -101,6 +104,16 @@ class Worker:
         if is_warm and not self._is_late:  # it died while it was idle, and the step has not begun
             return self.run(task, report, timeout)
         raise death
+
+    def prepare(self) -> None:
+        """Start the process before there is a step for it, and let it import what takes long."""
+        self._start()
+        assert self._process is not None, "it has been started"
+        assert self._process.stdin is not None, "it is a pipe"
+        if self.has_keras:
+            with contextlib.suppress(BrokenPipeError):  # it is dead, and the step will get another one
+                self._process.stdin.write(json.dumps(PREPARE) + "\n")
+                self._process.stdin.flush()
 
     def _answers(self, task: Mapping[str, Any], report: Report) -> Iterator[dict[str, Any]]:
         """Hand over a task and yield the events that come back, until the worker has no more to say."""
@@ -178,7 +191,6 @@ class Worker:
     def stop(self) -> None:
         """End the process with all that it started."""
         process, self._process = self._process, None
-        self.executed = frozenset()
         if process is None:
             return
         _end(process)
@@ -189,13 +201,15 @@ class Worker:
 class Workers:
     """The workers of a run: idle ones are used again, where nothing that ran in them can change what comes next.
 
-    One that saw a GPU is not, for TensorFlow gives its memory back only when the process ends. One that has executed
-    code of the user's is lent to steps with the same code alone: a module may set up NumPy or TensorFlow for the whole
-    process, and another step's fingerprint knows nothing of it.
+    One that saw a GPU is not, for TensorFlow gives its memory back only when the process ends. Neither is one that has
+    executed code of the user's, and such a step gets one that nothing has run in: a module may set up NumPy or
+    TensorFlow for the whole process, or work only where they are not set up yet. Others are prepared meanwhile.
     """
 
     _idle: list[Worker] = field(default_factory=list)
     """The one that was used last is the last."""
+    _prepared: list[Worker] = field(default_factory=list)
+    """Those that no step has run in, the oldest in front."""
     _busy: list[Worker] = field(default_factory=list)
     _most: int = 0
     """As many as have been busy at once."""
@@ -204,7 +218,7 @@ class Workers:
 
     @contextlib.contextmanager
     def worker(
-        self, gpus: tuple[str, ...], threads: int | None, modules: frozenset[str] = frozenset()
+        self, gpus: tuple[str, ...], threads: int | None, *, runs_code: bool = False, has_keras: bool = False
     ) -> Iterator[Worker]:
         """Lend a worker for one step.
 
@@ -214,39 +228,46 @@ class Workers:
             The GPUs that it may see.
         threads : int, optional
             The threads that it computes with; None for a step to which they do not matter.
-        modules : frozenset of str
-            The digests of the user modules that the step may execute; default none.
+        runs_code : bool
+            Whether the step executes code of the user's; default False.
+        has_keras : bool
+            Whether the step computes with Keras; default False.
         """
         with self._lock:
             if self._is_closed:
                 message = "the run is over"
                 raise RunError(message)
-            worker = None if gpus else self._take_idle(threads, modules)
+            worker = None if gpus else self._take(threads, has_keras, runs_code=runs_code)
             worker = worker or Worker(Seat(gpus, threads or COMPUTING_THREADS))
             self._busy.append(worker)
             self._most = max(self._most, len(self._busy))
             surplus = self._take_surplus()
         for each in surplus:
             each.stop()
+        is_kept = not gpus and not runs_code
         try:
             yield worker
         finally:
-            if gpus:
+            if not is_kept:
                 worker.stop()
             with self._lock:
                 self._busy.remove(worker)
-                if not gpus and not self._is_closed:
-                    worker.executed |= modules
+                if is_kept and not self._is_closed:
                     self._idle.append(worker)
 
-    def _take_idle(self, threads: int | None, modules: frozenset[str]) -> Worker | None:
-        """Take the idle worker that fits with as much code as may be, so that those with none are left for others."""
-        fitting = [each for each in self._idle if threads in {None, each.seat.threads} and each.executed <= modules]
-        if not fitting:
-            return None
-        worker = max(reversed(fitting), key=lambda each: len(each.executed))
-        self._idle.remove(worker)
-        return worker
+    def _take(self, threads: int | None, has_keras: bool, *, runs_code: bool) -> Worker | None:
+        """Take an idle worker that fits, unless nothing may have run in it, or else a prepared one."""
+        idle = [] if runs_code else [each for each in reversed(self._idle) if threads in {None, each.seat.threads}]
+        for worker in idle:
+            self._idle.remove(worker)
+            return worker
+        for worker in self._find_prepared(threads, has_keras):
+            self._prepared.remove(worker)
+            return worker
+        return None
+
+    def _find_prepared(self, threads: int | None, has_keras: bool) -> list[Worker]:
+        return [each for each in self._prepared if (each.seat.threads, each.has_keras) == (threads, has_keras)]
 
     def _take_surplus(self) -> list[Worker]:
         """Take the idle workers that are too many, as each has TensorFlow in memory; those unused for longest go.
@@ -257,11 +278,32 @@ class Workers:
         surplus, self._idle = self._idle[:count], self._idle[count:]
         return surplus
 
+    def prepare(self, threads: int, count: int, *, has_keras: bool) -> None:
+        """Have workers at hand, while others are busy, for as many steps to come that cannot use these again.
+
+        Parameters
+        ----------
+        threads : int
+            The threads that they compute with.
+        count : int
+            The number of steps; no more than `SPARE` are prepared.
+        has_keras : bool
+            Whether the steps compute with Keras.
+        """
+        with self._lock, contextlib.suppress(OSError):  # the steps can do without
+            while not self._is_closed and len(self._prepared) < SPARE:
+                if len(self._find_prepared(threads, has_keras)) >= count:
+                    return
+                worker = Worker(Seat((), threads), has_keras)
+                self._prepared.append(worker)
+                worker.prepare()
+
     def stop(self) -> None:
         """End all of them; no further one is lent."""
         with self._lock:
             self._is_closed = True
-            workers, self._idle = [*self._idle, *self._busy], []
+            workers = [*self._idle, *self._prepared, *self._busy]
+            self._idle, self._prepared = [], []
         for worker in workers:
             worker.retire()
 
@@ -322,6 +364,7 @@ def worker_environment(seat: Seat) -> dict[str, str]:
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
+        "PYTHONOPTIMIZE": "",  # whether asserts of the user's hold is in no fingerprint
         "PYTHONUNBUFFERED": "1",  # what a step printed is in its log even if the process crashes
         "PYTHONUTF8": "1",
         # The order of a sum, and with it its last bits, depends on the number of threads.

@@ -201,8 +201,14 @@ def read_records(root: Path) -> Iterator[RunRecord]:
 def unreadable_records(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield the records below a store that are there and say nothing to this kflow, each with the reason.
 
-    A run that was killed before it wrote its first record has none, and has used nothing.
+    A run that was killed before it wrote its first record has none, and has used nothing. What is in the place of the
+    folder of all runs, and cannot be looked into, says as little: a link to a disk that is not there.
     """
+    try:
+        os.listdir(root / "runs")  # noqa: PTH208  only whether it can be
+    except OSError as error:
+        if os.path.lexists(root / "runs"):
+            yield root / "runs", error.strerror or str(error)
     for folder in run_folders(root):
         for path in (folder / RECORD, folder / JOURNAL):
             with contextlib.suppress(FileNotFoundError):

@@ -64,8 +64,8 @@ class Job:
     """The files outside the store that it rests on."""
     threads: int | None = None
     """The number of threads that it computes with; None where that does not matter."""
-    modules: frozenset[str] = frozenset()
-    """The digests of the user modules that it may execute."""
+    runs_code: bool = False
+    """Whether it executes code of the user's."""
     is_forced: bool = False
     expected: Expected | None = None
     """What the remote is asked for; None where it is not asked."""
@@ -194,8 +194,8 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging), "checkpoints": str(checkpoints)}
         with _held_to_originals(job, crew.store):
-            is_light = _is_light(job.spec)
-            reply = _run_here(job.spec, task, crew, report) if is_light else _run_apart(job, task, crew, report)
+            runs_here = _runs_here(job)
+            reply = _run_here(job.spec, task, crew, report) if runs_here else _run_apart(job, task, crew, report)
             if reply["event"] == "failed":
                 raise StepFailure(reply["message"], reply.get("traceback"))
         if (staging / WORK).is_dir():
@@ -229,9 +229,9 @@ def _look_again(original: Original, job: Job, what: str) -> Original:
     return found
 
 
-def _is_light(spec: StepSpec) -> bool:
-    """Tell whether a step runs in the runner: a thread cannot be stopped, so not one with a timeout."""
-    return spec.is_light and spec.timeout is None
+def _runs_here(job: Job) -> bool:
+    """Tell whether a step runs in the runner: not one with a timeout, as a thread cannot be stopped, or with code."""
+    return job.spec.is_light and job.spec.timeout is None and not job.runs_code
 
 
 def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
@@ -251,7 +251,8 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     task = {**task, "fields": job.spec.model_dump(mode="json")}
     try:
-        with crew.workers.worker(job.gpus, job.threads, job.modules) as worker:
+        has_keras = "keras" in job.spec.libraries
+        with crew.workers.worker(job.gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:
             return worker.run(task, report, job.spec.timeout)
     except RunError as error:
         if crew.over.is_set():

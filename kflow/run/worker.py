@@ -24,6 +24,8 @@ from kflow.artifacts.modules import holding_code_to
 from kflow.registry import Registry
 from kflow.spec.base import StepContext, StepSpec
 
+PREPARE = {"prepare": "keras"}
+"""Stands in the place of a task: a worker that has nothing to do yet is to import Keras."""
 WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
 
@@ -38,6 +40,10 @@ def main() -> None:
     output, streams = os.dup(1), (sys.stdout, sys.stderr)
     while True:
         task = json.loads(tasks.get())
+        if task == PREPARE:
+            with contextlib.suppress(Exception):  # the step will tell
+                import keras  # noqa: F401
+            continue
         _send(replies, {"event": "started"})
         reply = serve(task, lambda event: _send(replies, event))
         _recover_output(output, streams)
@@ -133,8 +139,15 @@ def perform(
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
     context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
-    with holding_code_to(root, task.get("code", {}), task.get("libraries", {})):
+    others = [*(Path(each["folder"]) for each in task["artifacts"].values()), _package(spec)]
+    with holding_code_to(root, task.get("code", {}), task.get("libraries", {}), others):
         return _run_and_save(spec, context, staging)
+
+
+def _package(spec: StepSpec) -> Path:
+    """Return the folder of the package that a kind of step is from; its version counts."""
+    package = sys.modules.get(type(spec).__module__.partition(".")[0])
+    return Path(getattr(package, "__file__", None) or "").parent
 
 
 def _run_and_save(spec: StepSpec, context: StepContext, staging: Path) -> dict[str, dict[str, Any]]:

@@ -62,10 +62,14 @@ class Step:
         object.__setattr__(self, "texts", tuple(find_texts(self.spec)))
 
     @property
+    def runs_code(self) -> bool:
+        """Whether it executes code of the user's: its own, or that of its custom objects."""
+        return any(isinstance(text, Symbol | Objects) for _, text in self.texts)
+
+    @property
     def threads(self) -> int:
         """The number of threads that it computes with; 0 where that cannot change its result."""
-        runs_code = any(isinstance(text, Symbol | Objects) for _, text in self.texts)
-        if not runs_code and _THREADED.isdisjoint(self.spec.libraries):
+        if not self.runs_code and _THREADED.isdisjoint(self.spec.libraries):
             return 0
         return self.spec.resources.cpus or COMPUTING_THREADS
 

@@ -49,6 +49,8 @@ class Policy:
     referenced: Collection[str] | None = None
     """The fingerprints that may stay; None where every entry may."""
     grace: float = GRACE
+    in_use: Collection[str] = ()
+    """The fingerprints of runs under way, which stay."""
 
 
 def list_usage(store: Store) -> list[Usage]:
@@ -101,7 +103,7 @@ def choose_garbage(usages: list[Usage], policy: Policy, now: float) -> list[Usag
     Returns
     -------
     list of Usage
-        The least recently used first; none that was used within the grace period.
+        The least recently used first; none that was used within the grace period, or by a run under way.
     """
     total, chosen = sum(usage.size for usage in usages), []
     for usage in sorted(usages, key=lambda each: each.used):
@@ -109,7 +111,8 @@ def choose_garbage(usages: list[Usage], policy: Policy, now: float) -> list[Usag
         is_old = policy.older_than is not None and age > policy.older_than
         is_unknown = policy.referenced is not None and usage.fingerprint not in policy.referenced
         is_too_much = policy.max_size is not None and total > policy.max_size
-        if age > policy.grace and (is_old or is_unknown or is_too_much):
+        is_spared = age <= policy.grace or usage.fingerprint in policy.in_use
+        if not is_spared and (is_old or is_unknown or is_too_much):
             chosen.append(usage)
             total -= usage.size
     return chosen

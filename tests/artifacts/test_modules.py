@@ -98,3 +98,61 @@ def test_a_module_that_is_imported_late_is_held_to_its_fingerprint(tmp_path):
 
         with pytest.raises(ValueError, match=r"^late\.py was changed since the step was planned; run again$"):
             names["f"]()
+
+
+LOADS = {
+    "sys.path": "import sys\nsys.path.insert(0, {folder!r})\nimport helper_below",
+    "by name": "import importlib\nimportlib.import_module('lib.helper_below')",
+    "by path": (
+        "from importlib.util import module_from_spec, spec_from_file_location\n"
+        "spec = spec_from_file_location('helper_below', {folder!r} + '/helper_below.py')\n"
+        "spec.loader.exec_module(module_from_spec(spec))"
+    ),
+    "in a thread": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "ThreadPoolExecutor(1).submit(__import__, 'lib.helper_below').result()"
+    ),
+}
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_file_of_the_project_that_no_fingerprint_counts_is_not_executed(tmp_path, load, is_late):
+    """However it is found and whenever; it is told how kflow would see it, and then it may be executed."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "helper_below.py").write_text("")
+    body = load.format(folder=str(tmp_path / "lib"))
+    lines = body.replace("\n", "\n    ")
+    (tmp_path / "steps.py").write_text(f"def f():\n    {lines}\n" if is_late else f"{body}\ndef f():\n    pass\n")
+    seen = {"steps.py": digest_file(tmp_path / "steps.py")}
+    objects = {"f": (tmp_path / "steps.py", "f")}
+    told = r"^lib/helper_below\.py was to be executed, and .* such as 'import lib\.helper_below', which need not be "
+
+    with (
+        pytest.raises(ValueError, match=told),
+        holding_code_to(tmp_path, seen, {}),
+        imported(objects) as names,
+    ):
+        names["f"]()
+    seen["lib/helper_below.py"] = digest_file(tmp_path / "lib" / "helper_below.py")
+    with holding_code_to(tmp_path, seen, {}), imported(objects) as names:
+        names["f"]()
+
+
+def test_a_file_of_a_folder_that_the_code_puts_into_the_path_counts_as_one_of_the_project(tmp_path):
+    """Those of stored results in the project, which count otherwise, are left alone, and what is installed."""
+    project, mine = tmp_path / "project", tmp_path / "mine"
+    for folder in (project, mine, project / "stored"):
+        folder.mkdir()
+        (folder / f"part_of_{folder.name}.py").write_text("")
+    (project / "steps.py").write_text(
+        "import sys\ndef f(name, folder):\n    sys.path.append(folder)\n    __import__(name)\n"
+    )
+    digests = {"steps.py": digest_file(project / "steps.py")}
+    places = {"f": (project / "steps.py", "f")}
+
+    with holding_code_to(project, digests, {}, [project / "stored"]), imported(places) as names:
+        names["f"]("stored.part_of_stored", str(tmp_path))
+        names["f"]("sqlite3.dump", str(tmp_path))
+        with pytest.raises(ValueError, match=r"part_of_mine\.py .* move it beside the module that the step names"):
+            names["f"]("part_of_mine", str(mine))

@@ -196,6 +196,9 @@ IN_THE_WAY = {
     "w.lock.yaml": "this is the lock of the workflow",
     "other.yaml": "this file is no saved plan, and would be gone",
     "results.json": "this file is no saved plan, and would be gone",
+    ".": "this names no file",
+    "-": "this names no file",
+    "../store/plan.json": "this is in the store",
 }
 
 

@@ -240,6 +240,40 @@ def test_nothing_is_unreferenced_where_a_record_cannot_be_read(folder: Any, spoi
     assert len(list((folder.path.parent / "store" / "entries").glob("*/*"))) == 3
 
 
+@pytest.mark.parametrize("spoiled", ["dangling", "a file"])
+def test_nothing_is_unreferenced_where_the_runs_are_gone(folder: Any, spoiled: str) -> None:
+    """They may be on a disk that is not there now."""
+    runs = folder.path.parent / "store" / "runs"
+    runs.rename(runs.with_name("elsewhere"))
+    if spoiled == "dangling":
+        runs.symlink_to("nowhere")
+    else:
+        runs.touch()
+    done = folder.kflow("store", "gc", "--unreferenced", "--grace", "0")
+
+    assert done.returncode == 1
+    assert f"  {runs}: " in done.stderr
+    assert len(list((runs.parent / "entries").glob("*/*"))) == 3
+
+
+def test_what_a_run_under_way_has_made_or_used_stays(make_folder: MakeFolder) -> None:
+    """However long ago that was: a training may take days."""
+    step = "{kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 3}"
+    text = f"kflow: 1\nname: w\nsteps:\n  x: {step}\n  y: {step[:-1]}, normalizer: user.py:wait, needs: [x]}}\n"
+    code = "def wait(block):\n    open('line').read()\n    return block\n"
+    folder = make_folder(text, {"user.py": code})
+    os.mkfifo(folder.path / "line")
+    process = folder.start("run", "w.yaml")
+    with (folder.path / "line").open("w"):  # y is under way
+        gone = folder.kflow("store", "gc", "--older-than", "0", "--max-size", "0", "--grace", "0")
+        process.kill()
+        process.communicate()
+    after = folder.kflow("store", "gc", "--older-than", "0", "--grace", "0")
+
+    assert gone.stdout == "0 entries removed, 0 B\n"
+    assert after.stdout.splitlines()[-1].startswith("1 entries removed")
+
+
 def test_a_run_without_a_record_has_used_nothing(folder: Any) -> None:
     """It was killed before it wrote one; collecting goes on."""
     (folder.path.parent / "store" / "runs" / "20990101T000000-new").mkdir()

@@ -74,6 +74,32 @@ def test_a_run_that_does_not_repeat(make_folder: MakeFolder) -> None:
     assert "x.array" not in chosen.stdout
 
 
+@pytest.mark.parametrize(("option", "steps"), [("--until", ["x"]), ("--only", ["unit", "x"])])
+def test_a_run_of_chosen_steps_is_verified_as_far_as_it_went(
+    make_folder: MakeFolder, option: str, steps: list[str]
+) -> None:
+    """What it had no results of is not run now."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    folder.kflow("run", "w.yaml", "--until", "x")
+    folder.kflow("run", "w.yaml", option, steps[0])
+    verified = folder.kflow("verify", "latest")
+
+    assert verified.returncode == 0, verified.stdout
+    assert re.findall(r"^ +(\w+) \(\w+\) +done", verified.stdout, re.MULTILINE) == steps[::-1]
+    assert sorted(re.findall(r"^(\w+)\.array +identical$", verified.stdout, re.MULTILINE)) == steps
+
+
+def test_what_a_failed_step_printed_is_shown(make_folder: MakeFolder) -> None:
+    """Its log goes with the scratch store, so that its place is not told."""
+    folder = make_folder(CODED, {"user.py": STEADY})
+    folder.kflow("run", "w.yaml")
+    folder.write("user.py", "def change(block):\n    print('so far')\n    1 / 0\n")
+    verified = folder.kflow("verify", "latest")
+
+    assert re.search(r"the end of the log of x:\n  so far\n  Traceback[^$]*ZeroDivisionError", verified.stdout)
+    assert "the full log" not in verified.stdout
+
+
 def test_a_run_is_verified_from_any_folder(make_folder: MakeFolder) -> None:
     """Also after its project was moved, as long as the workflow lies where the run was told that it does."""
     folder = make_folder(CODED, {"user.py": STEADY})

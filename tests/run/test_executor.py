@@ -722,6 +722,22 @@ steps:
 SLOW = "import time\n\ndef change(block):\n    time.sleep(1)\n    return block + 1\n"
 
 
+COUNTING = (
+    "import numpy as np\n\nnp.done = getattr(np, 'done', 0) + 1\n\n"
+    "def change(block):\n    print(np.done)\n    return block\n"
+)
+
+
+def test_code_of_a_step_changes_nothing_when_it_is_executed_again(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """A module that changes a library finds it as it was, though its own step before has changed it."""
+    step = "{kind: slice_hdf5, datapath: digits.h5, dataset: labels, normalizer: user.py:change, end: %d}"
+    text = f"kflow: 1\nname: again\nsteps:\n  a: {step % 3}\n  b: {step % 4}\n"
+    make_folder(text, {"user.py": COUNTING}).kflow("run", "w.yaml", "--jobs", "1")
+    logs = [log.read_text().split() for log in (tmp_path / "store" / "runs").rglob("*.log")]
+
+    assert [set(words) for words in logs] == [{"1"}, {"1"}]
+
+
 def test_two_steps_of_one_run_that_are_the_same_computation(make_folder: MakeFolder) -> None:
     """One of them does it, and the other names that one, as no other run is there."""
     folder = make_folder(TWINS, {"slow.py": SLOW})

@@ -140,3 +140,27 @@ def test_a_workflow_that_was_not_run_cannot_be_locked(make_folder: MakeFolder) -
 
     assert wrong.returncode == 2
     assert wrong.stderr == "x, unit: no result in the store yet; 'kflow run' makes what can then be locked\n"
+
+
+def test_a_lock_takes_the_place_of_a_lock_alone(locked: Any) -> None:
+    """Neither of a file of the user's, nor of the lock of a workflow of the same name; a link to one stays."""
+    lock = locked.path / "w.lock.yaml"
+    kept = lock.rename(locked.path / "kept.yaml")
+    lock.symlink_to(kept)
+    kept.write_text("kflow-lock: 0\n")
+    linked = locked.kflow("lock", "w.yaml")
+    lock.unlink()
+    lock.write_text(CODED)
+    taken = locked.kflow("lock", "w.yaml")
+    text = lock.read_text()
+    lock.unlink()
+    locked.write("w.yml", CODED)
+    shared = [locked.kflow(*words) for words in (("lock", "w.yml"), ("run", "w.yaml", "--locked"))]
+
+    assert linked.returncode == 0, linked.stderr
+    assert kept.read_text().count("fingerprint") == 2
+    assert (taken.returncode, text) == (2, CODED)
+    assert taken.stderr == "w.lock.yaml is no lock, and would be gone; rename it, or the workflow\n"
+    assert [each.returncode for each in shared] == [2, 2]
+    assert "would be the lock of w.yaml as well as of w.yml; rename one of them" in shared[0].stderr
+    assert not lock.exists()

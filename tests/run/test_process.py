@@ -104,25 +104,41 @@ def test_a_worker_with_another_number_of_threads_is_another(tmp_path: Path) -> N
     workers.stop()
 
 
-def test_a_worker_that_has_run_code_is_lent_to_steps_with_the_same_code_alone(tmp_path: Path) -> None:
-    """One that has run none is left for the others; no more are kept than one besides those that were busy at once."""
+def test_a_step_with_code_has_a_worker_for_itself() -> None:
+    """A prepared one, if there is one; the other steps share theirs."""
     workers = Workers()
     lent = []
-    for modules in ("", "a", "", "a", "ab", "a", "b", ""):
-        with workers.worker((), 4, frozenset(modules)) as worker:
-            worker.run(make_task(tmp_path, "pass"), ignore)
-        lent.append(worker)
-    first, code, clean, same, more, less, other, last = lent
-    gone = [each for each in {id(each): each for each in lent}.values() if each._process is None]
+    with workers.worker((), 4) as first:
+        first.prepare()
+    workers.prepare(4, 9, has_keras=False)
+    prepared = list(workers._prepared)
+    for runs_code in (True, True, False, True, False):
+        with workers.worker((), 4, runs_code=runs_code) as worker:
+            lent.append(worker)
+    gone = [each._process is None for each in prepared]
     workers.stop()
 
-    assert code is first
-    assert clean is not code
-    assert same is code
-    assert more is code
-    assert less is clean
-    assert len({id(each) for each in (code, clean, other, last)}) == 4
-    assert gone == [code, clean]
+    assert lent[:2] == prepared
+    assert gone == [True, True]
+    assert lent[2] is first
+    assert all(lent[3] is not each for each in (*prepared, first))
+    assert lent[4] is first
+
+
+def test_a_worker_is_prepared_for_steps_of_its_sort() -> None:
+    """With their threads, and with Keras if they compute with it: code can tell whether that is loaded."""
+    workers = Workers()
+    workers.prepare(2, 1, has_keras=True)
+    (prepared,) = workers._prepared
+    with workers.worker((), 4, runs_code=True, has_keras=True) as other, workers.worker((), 2, runs_code=True) as plain:
+        pass
+    with workers.worker((), 2, runs_code=True, has_keras=True) as worker:
+        pass
+    workers.stop()
+
+    assert other is not prepared
+    assert plain is not prepared
+    assert worker is prepared
 
 
 def test_a_step_that_takes_too_long_is_stopped(worker: Worker, tmp_path: Path) -> None:
@@ -338,6 +354,15 @@ def test_a_worker_sees_only_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert worker_environment(Seat())["CUDA_VISIBLE_DEVICES"] == "-1"
     assert worker_environment(Seat(("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_asserts_in_code_hold_whatever_the_environment_says(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can change a result, and no fingerprint speaks of them."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+
+    assert worker.run(make_task(tmp_path, "assert not block.size"), ignore)["event"] == "failed"
 
 
 @pytest.mark.parametrize(
