@@ -171,6 +171,7 @@ def _do_steps(run: Run) -> None:
         step, news = _next_word(run)
         if news == _BEGUN:
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
+            _prepare_workers(run, step)
         elif news == _PUSHED:
             run.pushing.discard(step)
         elif isinstance(news, Mapping):
@@ -288,12 +289,12 @@ def _start(run: Run, name: str, action: Action) -> None:
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
     run.running[name] = Running(demand, gpus, time.monotonic())
-    if gpus or job.runs_code:
-        _prepare_workers(run)
 
 
-def _prepare_workers(run: Run) -> None:
+def _prepare_workers(run: Run, busy: str) -> None:
     """Have workers at hand for the next steps with code of the user's, while one is busy that serves no other step."""
+    if not (run.running[busy].gpus or run.bound.workflow.steps[busy].runs_code):
+        return
     steps = [
         run.bound.workflow.steps[name] for name in run.schedule.needs if run.record.steps[name].status == "not run"
     ]

@@ -21,8 +21,8 @@ from kflow.spec.base import COMPUTING_THREADS
 Report = Callable[[Mapping[str, Any]], None]
 _PATIENCE = 5.0
 """Seconds to wait for a watchdog that was told to end."""
-SPARE = 2
-"""As many workers are prepared at most, as each has TensorFlow in memory."""
+SPARE = 1
+"""As many workers are prepared at most: each has TensorFlow in memory, and loading it slows down the step under way."""
 _MARK = "KFLOW_WORKER"
 """An environment variable that all has which a worker has started."""
 
