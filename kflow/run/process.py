@@ -101,7 +101,7 @@ class ForkServer:
             server = self._process
             assert server is not None, "it has been started"
             assert self._socket is not None, "it has been started"
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(ConnectionError):  # it has just died
                 socket.send_fds(self._socket, [b"w"], ends)
         its_line.close()
         for number in ends[:-1]:

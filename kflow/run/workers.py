@@ -110,6 +110,7 @@ class Worker:
         self._pump.start()
         if self._is_over:  # the run has ended meanwhile
             self.stop()
+            self.server.stop()
             message = "the run is over"
             raise RunError(message)
 

@@ -450,4 +450,3 @@ def test_a_worker_that_is_being_started_when_the_run_ends(tmp_path: Path, monkey
 
     assert started[0].wait(0) in {-signal.SIGTERM, -signal.SIGKILL}
     assert not list(tmp_path.rglob("was-here"))
-    worker.server.stop()
