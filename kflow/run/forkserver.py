@@ -3,9 +3,9 @@
 A forked worker has TensorFlow after milliseconds, where a program of its own takes seconds. That is sound as long as
 TensorFlow is no more than imported: its threads, which a fork would lose, start when it first computes.
 
-Each message on standard input, a socket, asks for a worker and brings the ends of its four lines: for its tasks, what
-it prints, its replies, and one with this process. On that one the runner says ``t`` or ``k``, and the watchdog gets
-SIGTERM or SIGKILL; the answer is its status (that of waitpid) when it has ended, and all that it left behind.
+Each message on standard input, a socket, asks for a worker and brings the ends of its five lines: for its tasks, what
+it prints, its replies, orders to this process, and its life. On the last one this process says `FORKED`, then the
+watchdog the status of the worker (that of waitpid); it ends when nothing is left of what the worker has started.
 """
 
 import contextlib
@@ -18,14 +18,19 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 
 from kflow.run import watchdog
 
-_TASKS, _PRINTED, _REPLIES, _LINE = range(LINES := 4)
+FORKED, TERMINATE, KILL = b"+", b"t", b"k"
+"""What is said of a worker that there is now, and the orders that its watchdog gets SIGTERM or SIGKILL."""
+_TASKS, _PRINTED, _REPLIES, _ORDERS, _LIFE = range(LINES := 5)
 """The descriptors that come with a message."""
 _RUNNER = 0
-_ORDERS = {b"t": (signal.SIGTERM, signal.SIGCONT), b"k": (signal.SIGKILL,)}
+_SIGNALS = {TERMINATE: (signal.SIGTERM, signal.SIGCONT), KILL: (signal.SIGKILL,)}
 """Somebody may have stopped a watchdog: it has to go on to heed SIGTERM."""
+_PATIENCE = 5.0
+"""Seconds that one worker may take to be ended, while the others wait."""
 
 
 def main() -> None:
@@ -37,6 +42,8 @@ def main() -> None:
     if not is_forkable:
         os.set_inheritable(replies, True)
         os.execv(sys.executable, [sys.executable, "-P", "-m", "kflow.run.worker", str(replies)])  # noqa: S606
+    if "numpy.random" in sys.modules:  # what is drawn without a seed must be different in each, as anywhere else
+        sys.modules["numpy.random"].seed()
     from kflow.run import worker
 
     worker.main(replies)
@@ -87,88 +94,91 @@ def _end_with(runner: socket.socket, done: int) -> None:
 
 
 class _Server:
-    """The loop that forks workers, and the lines on which the runner hears of each."""
+    """The loop that forks workers, with the lines of each."""
 
     def __init__(self, runner: socket.socket) -> None:
         watchdog.adopt_orphans()
         self._runner = runner
         self._words = watchdog.hear(signal.SIGCHLD)
-        self._lines: dict[int, socket.socket] = {}
-        """By the number of the watchdog."""
+        self._lines: dict[int, tuple[int, int]] = {}
+        """Orders and life, by the number of the watchdog."""
 
     def serve(self) -> int:
         """Fork a worker for each message; return, in that worker, the descriptor for its replies."""
         while True:
             ready = self._wait()
-            for pid, status in watchdog.reap().items():
-                self._tell_end(pid, status)
-            for pid, line in self._lines.items():
-                if line.fileno() in ready:
-                    _obey(pid, line)
+            for pid in watchdog.reap():
+                self._see_off(pid)
+            for pid, (orders, _) in self._lines.items():
+                if orders in ready:
+                    _obey(pid, orders)
             if self._runner.fileno() in ready:
                 message, descriptors, _, _ = socket.recv_fds(self._runner, 16, LINES)
                 if not message:
                     watchdog.end_everything()
                     os._exit(0)
-                if not self._fork(descriptors):
+                if len(descriptors) < LINES:  # this process has no room for them
+                    _close_all(descriptors)
+                elif not self._fork(descriptors):
                     return descriptors[_REPLIES]
 
     def _wait(self) -> set[int]:
         """Wait until somebody has something to say; return whose descriptors they are."""
         poll = select.poll()
-        for number in (self._runner.fileno(), self._words[0]):
+        for number in (self._runner.fileno(), self._words[0], *(orders for orders, _ in self._lines.values())):
             poll.register(number, select.POLLIN)
-        for line in self._lines.values():
-            poll.register(line, select.POLLIN)
         ready = {number for number, _ in poll.poll()}
         if self._words[0] in ready:
             os.read(self._words[0], 2**16)
         return ready
 
-    def _tell_end(self, pid: int, status: int) -> None:
-        """Say how a watchdog has ended; should it have been killed, what it watched is now below this process."""
-        line = self._lines.pop(pid, None)
-        if line is not None:
-            watchdog.end_everything(spared=set(self._lines))
-            with contextlib.suppress(OSError):  # nobody listens any more
-                line.send(str(status).encode())
-            line.close()
+    def _see_off(self, pid: int) -> None:
+        """Let go of a watchdog that has ended; should it have been killed, what it watched is below this process."""
+        if pid in self._lines:
+            lines = self._lines.pop(pid)
+            watchdog.end_everything(spared=set(self._lines), seconds=_PATIENCE)
+            _close_all(lines)
 
     def _fork(self, descriptors: list[int]) -> bool:
         """Fork a worker below a watchdog of its own; tell whether this process still is the server."""
-        line = socket.socket(fileno=descriptors[_LINE])
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # there are too many processes: the runner hears the end of a life that was none
+            _close_all(descriptors)
+            return True
         if pid:
-            self._lines[pid] = line
-            for number in descriptors[:_LINE]:
-                os.close(number)
+            with contextlib.suppress(OSError):  # nobody listens any more
+                os.write(descriptors[_LIFE], FORKED)
+            self._lines[pid] = descriptors[_ORDERS], descriptors[_LIFE]
+            _close_all(descriptors[:_ORDERS])
             return True
         os.setsid()
-        self._let_go(line)
+        self._let_go()
         for source, *places in ((descriptors[_TASKS], 0), (descriptors[_PRINTED], 1, 2)):
             for place in places:
                 os.dup2(source, place)
-            os.close(source)
+        _close_all(descriptors[i] for i in (_TASKS, _PRINTED, _ORDERS))
         os.set_inheritable(descriptors[_REPLIES], False)  # what a step starts must not keep the line open
-        watchdog.guard()
+        watchdog.guard(descriptors[_LIFE])
         return False
 
-    def _let_go(self, line: socket.socket) -> None:
+    def _let_go(self) -> None:
         """Close what belongs to the server alone."""
         signal.set_wakeup_fd(-1)
-        for number in self._words:
-            os.close(number)
-        for each in (self._runner, line, *self._lines.values()):
-            each.close()
+        self._runner.close()
+        _close_all(self._words)
+        for lines in self._lines.values():
+            _close_all(lines)
 
 
-def _obey(pid: int, line: socket.socket) -> None:
-    """Do to a watchdog what the runner says; one whose line is closed is not wanted any more."""
-    try:
-        order = line.recv(1)
-    except OSError:
-        order = b""
-    for number in _ORDERS[order or b"k"]:
+def _close_all(descriptors: Iterable[int]) -> None:
+    for number in descriptors:
+        os.close(number)
+
+
+def _obey(pid: int, orders: int) -> None:
+    """Do to a watchdog what the runner says; one to which nobody can give orders is not wanted any more."""
+    for number in _SIGNALS[os.read(orders, 1) or KILL]:
         os.kill(pid, number)
 
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from kflow.run.forkserver import FORKED, KILL, TERMINATE
 from kflow.spec.base import COMPUTING_THREADS
 
 _PATIENCE = 5.0
@@ -33,10 +36,16 @@ class Process:
     replies: IO[str]
     printed: int
     """A descriptor: what it prints, to be closed by who reads it."""
-    _line: socket.socket
+    _replies: socket.socket
+    _orders: int
+    _life: int
+    """A pipe: what the server and the watchdog tell, and its end when nothing is left of the worker."""
     _server: "subprocess.Popen[bytes]"
+    _said: IO[bytes]
+    _told: bytes = b""
     _status: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ordering: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end, and that of all that it has started; return the status, or raise `TimeoutError`."""
@@ -44,38 +53,89 @@ class Process:
             raise TimeoutError
         try:
             if self._status is None:
-                self._line.settimeout(timeout)
-                told = self._line.recv(32)
-                self._status = os.waitstatus_to_exitcode(int(told)) if told else self._server.wait()
-                self._line.close()
+                self._wake_server()
+                self._hear(timeout)
+                self._settle(self._find_status())
+            assert self._status is not None, "it has just been settled"
             return self._status
         finally:
             self._lock.release()
+
+    def _hear(self, timeout: float | None) -> None:
+        """Take what is told until there is no one left to tell it."""
+        until = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._life, select.POLLIN)
+        while poll.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000):
+            word = os.read(self._life, 32)
+            if not word:
+                return
+            self._told += word
+        raise TimeoutError
+
+    def _find_status(self) -> int:
+        """Return what the watchdog told; if it could not, it was killed, or the server died before there was one."""
+        told = self._told.removeprefix(FORKED)
+        if told:
+            return os.waitstatus_to_exitcode(int(told))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if FORKED not in self._told:
+                return self._server.wait(1)
+        return -signal.SIGKILL
+
+    def _settle(self, status: int) -> None:
+        """Take note of the end, after which there is nobody to give orders to."""
+        with self._ordering:
+            self._status = status
+            os.close(self._orders)
+        os.close(self._life)
 
     def is_alive(self) -> bool:
         """Tell whether it has not ended."""
         try:
             self.wait(0)
-        except (TimeoutError, BlockingIOError):
+        except TimeoutError:
             return True
         return False
 
     def end(self) -> None:
-        """End it with all that it has started."""
-        self._order(b"t")
-        close(self.tasks)  # should the server be dead, the watchdog heeds this
-        try:
-            self.wait(_PATIENCE)
-        except TimeoutError:
-            self._order(b"k")
-            with contextlib.suppress(TimeoutError):
+        """End it with all that it has started; one that the server has not come to yet ends when it does."""
+        self._order(TERMINATE)
+        close(self.tasks)  # should the server be dead, or not have come to it, the watchdog heeds this
+        if self.is_alive() and FORKED in self._told:
+            try:
                 self.wait(_PATIENCE)
+            except TimeoutError:
+                self._order(KILL)
+                with contextlib.suppress(TimeoutError):
+                    self.wait(_PATIENCE)
+        with contextlib.suppress(OSError):
+            self._replies.shutdown(socket.SHUT_RD)  # who reads them must not wait any longer
         close(self.replies)
+        close(self._replies)
+        if self._lock.acquire(blocking=False):
+            if self._status is None:  # nothing is known of it, and it will end
+                self._settle(-signal.SIGKILL)
+            self._lock.release()
+
+    def last_words(self) -> str:
+        """Return the last line of what the server itself has printed, if it has ended; workers print elsewhere."""
+        if self._server.poll() is None:
+            return ""
+        with contextlib.suppress(ValueError, OSError):  # it was stopped
+            size = os.fstat(self._said.fileno()).st_size
+            lines = os.pread(self._said.fileno(), 2**16, max(0, size - 2**16)).decode("utf-8", "replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
 
     def _order(self, word: bytes) -> None:
+        self._wake_server()
+        with self._ordering, contextlib.suppress(OSError):  # the server may have ended
+            if self._status is None:
+                os.write(self._orders, word)
+
+    def _wake_server(self) -> None:
         self._server.send_signal(signal.SIGCONT)  # somebody may have stopped it
-        with contextlib.suppress(OSError):  # it has ended
-            self._line.send(word)
 
 
 @dataclass(eq=False)
@@ -91,63 +151,75 @@ class ForkServer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fork(self) -> Process:
-        """Return a new process; should the server be dead, its first word is its end."""
-        (read_task, write_task), (read_reply, write_reply), (read_print, write_print) = (os.pipe() for _ in range(3))
-        line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ends = [read_task, write_print, write_reply, its_line.fileno()]
-        with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            server = self._process
-            assert server is not None, "it has been started"
-            assert self._socket is not None, "it has been started"
-            with contextlib.suppress(ConnectionError):  # it has just died
-                socket.send_fds(self._socket, [b"w"], ends)
-        its_line.close()
-        for number in ends[:-1]:
-            os.close(number)
-        tasks, replies = os.fdopen(write_task, "w", encoding="utf-8"), os.fdopen(read_reply, encoding="utf-8")
-        return Process(tasks, replies, read_print, line, server)
+        """Return a new process; should the server be dead, its first word is its end.
+
+        Raises
+        ------
+        OSError
+            If this process or the machine has no room for another one.
+        """
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            read_task, write_task = _pipe(theirs, ours)
+            read_print, write_print = _pipe(ours, theirs)
+            read_order, write_order = _pipe(theirs, ours)
+            read_life, write_life = _pipe(ours, theirs)
+            replies, its_replies = socket.socketpair()
+            ours.callback(replies.close)
+            theirs.callback(its_replies.close)
+            ends = [read_task, write_print, its_replies.fileno(), read_order, write_life]
+            with self._lock:
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                server, line, said = self._process, self._socket, self._said
+                assert server is not None and line is not None and said is not None, "it has been started"  # noqa: PT018
+                with contextlib.suppress(ConnectionError):  # it has just died
+                    socket.send_fds(line, [b"w"], ends)
+            ours.pop_all()
+            tasks = os.fdopen(write_task, "w", encoding="utf-8")
+            lines = replies.makefile("r", encoding="utf-8")
+            return Process(tasks, lines, read_print, replies, write_order, read_life, server, said)
 
     def _start(self) -> None:
         self._close()
+        self._said = self._said or os.fdopen(os.memfd_create("kflow"), "w+b")
         self._socket, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._said = os.fdopen(os.memfd_create("kflow"), "w+b")
-        self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
-            # -P: a random.py in the current folder must not stand in for the standard library's.
-            [sys.executable, "-P", "-m", "kflow.run.forkserver", *self.imports],
-            stdin=its_end.fileno(),
-            stdout=self._said,
-            stderr=self._said,
-            env=worker_environment(self.seat),
-            start_new_session=True,  # Ctrl-C in a terminal is for the runner
-        )
-        its_end.close()
-
-    def last_words(self) -> str:
-        """Return the last line of what the server itself has printed, if it has ended; workers print elsewhere."""
-        if self._said is None or self._process is None or self._process.poll() is None:
-            return ""
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        with its_end:
+            self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
+                # -P: a random.py in the current folder must not stand in for the standard library's.
+                [sys.executable, "-P", "-m", "kflow.run.forkserver", *self.imports],
+                stdin=its_end.fileno(),
+                stdout=self._said,
+                stderr=self._said,
+                env=worker_environment(self.seat),
+                start_new_session=True,  # Ctrl-C in a terminal is for the runner
+            )
 
     def stop(self) -> None:
         """End the server, and all that is left of its workers."""
         with self._lock:
             self._close()
+            close(self._said)
+            self._said = None
 
     def _close(self) -> None:
         process, self._process = self._process, None
-        for each in (self._socket, self._said):
-            close(each)
+        close(self._socket)
         if process is None:
             return
+        process.send_signal(signal.SIGCONT)  # somebody may have stopped it
         try:
             process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """Return the ends of a pipe, which are closed with these."""
+    ends = os.pipe()
+    for stack, end in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, end)
+    return ends
 
 
 def close(stream: "IO[str] | IO[bytes] | socket.socket | None") -> None:

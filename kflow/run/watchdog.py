@@ -1,13 +1,13 @@
 """The process between the runner and a worker: when either ends, it ends all that the worker has started.
 
 A step may start processes that leave the worker's session, as daemons do. What loses its parent below the watchdog
-becomes its child, so nothing gets away from it; and it ends as the worker did, so that the runner sees how that was.
+becomes its child, so nothing gets away from it; and it tells the runner how the worker has ended.
 """
 
 import contextlib
 import ctypes
+import math
 import os
-import resource
 import select
 import signal
 import time
@@ -20,17 +20,25 @@ _RUNNER = 0
 """The descriptor whose other end only the runner holds: standard input, on which tasks come."""
 
 
-def guard() -> None:
-    """Fork, and go on in the child as the worker; this process ends with it, or with the runner, and ends the rest."""
+def guard(life: int) -> None:
+    """Fork, and go on in the child as the worker; this process ends with it, or with the runner, and ends the rest.
+
+    Parameters
+    ----------
+    life : int
+        The descriptor on which the status of the worker is told, when nothing is left of it.
+    """
     adopt_orphans()
     words = hear(signal.SIGCHLD, signal.SIGTERM)
     worker = os.fork()
     if worker:
         status = _wait(worker, words[0])
         end_everything()
-        _end_as(status)
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(life, str(status).encode())
+        os._exit(0)
     signal.set_wakeup_fd(-1)
-    for number in words:
+    for number in (*words, life):
         os.close(number)
     for name in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
@@ -77,16 +85,19 @@ def reap() -> dict[int, int]:
     return ended
 
 
-def end_everything(spared: Collection[int] = ()) -> None:
+def end_everything(spared: Collection[int] = (), seconds: float = math.inf) -> None:
     """Kill what is below this process until nothing is left; only a process of another user may stay.
 
     Parameters
     ----------
     spared : collection of int
         Children that stay, with all below them; default none.
+    seconds : float
+        After which to give up: a process may hang in the kernel; default never.
     """
+    until = time.monotonic() + seconds
     pause = 0.001
-    while _kill_descendants(spared):
+    while _kill_descendants(spared) and time.monotonic() < until:
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
 
@@ -103,11 +114,18 @@ def _kill_descendants(spared: Collection[int]) -> bool:
     while more := {pid for pid, (parent, _) in parents.items() if parent in here and pid not in {*here, *spared}}:
         here |= more
     found = here - {os.getpid()}
-    dead = {pid for pid in found if parents[pid][1] in {b"Z", b"X"}}
+    dead = {pid for pid in found if parents[pid][1] in {b"Z", b"X"} and not _has_threads(pid)}
     for pid in dead:  # else they would be left to process 1, which may be a runner in a container
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return sum(map(_kill, found - dead)) > 0
+
+
+def _has_threads(pid: int) -> bool:
+    """Tell whether a process lives on in threads after its first one has ended, in which state it looks dead."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task")) > 1  # noqa: PTH208  only how many
+    return False
 
 
 def _kill(pid: int) -> bool:
@@ -118,14 +136,3 @@ def _kill(pid: int) -> bool:
     except PermissionError:
         return False
     return True
-
-
-def _end_as(status: int) -> None:
-    """End this process as another one ended."""
-    if not os.WIFSIGNALED(status):
-        os._exit(os.waitstatus_to_exitcode(status))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a picture of this process would help nobody
-    with contextlib.suppress(OSError):  # SIGKILL is never handled
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-    os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(1)

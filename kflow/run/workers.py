@@ -16,6 +16,7 @@ from kflow.run.process import ForkServer, Process, Seat
 from kflow.spec.base import COMPUTING_THREADS
 
 Report = Callable[[Mapping[str, Any]], None]
+_OVER = "the run is over"
 
 
 class WorkerDied(RunError):  # noqa: N818  it is reported as what it is
@@ -61,10 +62,10 @@ class Worker:
             self._start()
         self._is_late = False
         watch = threading.Timer(timeout, self._end_late) if timeout else None
+        if watch:
+            watch.daemon = True
+            watch.start()
         try:
-            if watch:
-                watch.daemon = True
-                watch.start()
             for event in self._answers(task, report):
                 if event["event"] in {"done", "failed"}:
                     return event
@@ -78,6 +79,7 @@ class Worker:
         finally:
             if watch:
                 watch.cancel()
+                watch.join()  # it may be at work, and must not end what comes next
             if self._pump:
                 self._pump.end()
         death = self._death(timeout)
@@ -100,19 +102,23 @@ class Worker:
                 if not line.endswith("\n"):
                     break  # it died in the middle of a word
                 yield json.loads(line)
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it is dead, or was ended by another thread
             return
 
     def _start(self) -> None:
         self._kills_before = _count_memory_kills()
-        self._process = self.server.fork()
-        self._pump = Pump(self._process.printed)
-        self._pump.start()
+        try:
+            self._process = self.server.fork()
+            self._pump = Pump(self._process.printed)
+            self._pump.start()
+        except (OSError, RuntimeError) as error:  # too many descriptors, processes or threads
+            self.stop()
+            message = f"no worker process could be started: {error}"
+            raise WorkerDied(message) from None
         if self._is_over:  # the run has ended meanwhile
             self.stop()
             self.server.stop()
-            message = "the run is over"
-            raise RunError(message)
+            raise RunError(_OVER)
 
     def _end_late(self) -> None:
         self._is_late = True
@@ -120,12 +126,15 @@ class Worker:
             self._process.end()
 
     def _death(self, timeout: float | None) -> WorkerDied:
-        assert self._process is not None, "it has been started"
-        code = self._process.wait()
-        self.stop()
-        if self._is_late:
+        process = self._process
+        if process is None:  # it was retired
+            raise RunError(_OVER)
+        if self._is_late:  # it has been ended, or will be as soon as there is one
+            self.stop()
             return WorkerDied(f"it was stopped after its timeout of {timeout:g} s")
-        words = self.server.last_words()
+        code = process.wait()
+        self.stop()
+        words = process.last_words()
         return WorkerDied(self._describe(code) + (f"; its last words: {words}" if words else ""))
 
     def _describe(self, code: int) -> str:
@@ -140,10 +149,9 @@ class Worker:
             return f"the worker process crashed with {signal.Signals(-code).name}"
         return f"the worker process ended with code {code}, as if by os._exit(), before the step was done"
 
-    def retire(self) -> None:
-        """End the process, and let no other one be started, not even one that another thread is about to start."""
+    def refuse(self) -> None:
+        """Let no other process be started, not even one that another thread is about to start."""
         self._is_over = True
-        self.stop()
 
     def stop(self) -> None:
         """End the process with all that it started."""
@@ -190,8 +198,7 @@ class Workers:
         """
         with self._lock:
             if self._is_closed:
-                message = "the run is over"
-                raise RunError(message)
+                raise RunError(_OVER)
             worker = None if gpus or runs_code else self._take(threads)
             worker = worker or Worker(self._server(gpus, threads or COMPUTING_THREADS, has_keras=has_keras))
             self._busy.append(worker)
@@ -246,9 +253,11 @@ class Workers:
             servers = {id(each): each for each in [*self._servers.values(), *(worker.server for worker in workers)]}
             self._idle = []
         for worker in workers:
-            worker.retire()
-        for server in servers.values():
+            worker.refuse()
+        for server in servers.values():  # first, as one that still imports heeds nothing else
             server.stop()
+        for worker in workers:
+            worker.stop()
 
 
 def _count_memory_kills() -> int:

@@ -21,8 +21,6 @@ KIND = '''"""Write a text to a file of the user's choice."""
 from kflow.spec.base import StepOutputs, StepSpec
 from kflow.spec.types import File, InputPath, OutputPath, Symbol
 
-pytestmark = pytest.mark.long
-
 
 class Note(StepSpec, kind="note", version=1):
     """A text in a file."""

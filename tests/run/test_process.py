@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,62 @@ def test_a_server_that_dies_is_told_with_its_last_words(tmp_path: Path, monkeypa
         with pytest.raises(WorkerDied, match=told):
             worker.run(make_task(tmp_path, "pass"), ignore)
     worker.server.stop()
+
+
+def test_a_run_ends_though_a_server_takes_long_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It heeds nothing meanwhile; a timeout and Ctrl-C hold all the same."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    workers = Workers()
+    workers._servers[4, False] = ForkServer(imports=("slow",))
+    began = time.monotonic()
+
+    with workers.worker((), 4) as worker, pytest.raises(WorkerDied, match="timeout of 1 s"):
+        worker.run(make_task(tmp_path, "pass"), ignore, 1)
+    workers.stop()
+
+    assert time.monotonic() - began < 30
+
+
+def test_what_is_drawn_without_a_seed_is_different_in_each_worker(tmp_path: Path) -> None:
+    """As it is in any two processes; a fork alone would give all the same."""
+    server = ForkServer(imports=("numpy.random",))
+    body = "import numpy\nPath(f'{time.time_ns()}.drawn').write_text(str(numpy.random.rand()))"
+    for _ in range(2):
+        worker = Worker(server)
+        assert worker.run(make_task(tmp_path, body), ignore)["event"] == "done"
+        worker.stop()
+    server.stop()
+
+    drawn = [file.read_text() for file in tmp_path.glob("*.drawn")]
+    assert len(drawn) == len(set(drawn)) >= 2
+
+
+def test_the_end_of_a_step_is_told_though_the_server_was_stopped(worker: Worker, tmp_path: Path) -> None:
+    """It is woken."""
+    server = "int(Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()[1])"
+
+    with pytest.raises(WorkerDied, match="code 3"):
+        worker.run(make_task(tmp_path, f"os.kill({server}, signal.SIGSTOP)\nos._exit(3)"), ignore)
+
+
+def test_workers_that_end_at_once_leave_nothing(worker: Worker) -> None:
+    """Neither a process nor a descriptor, here or in the server."""
+    server = worker.server
+    server.fork().end()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        processes = [server.fork() for _ in range(8)]
+        threads = [threading.Thread(target=process.end) for process in processes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for process in processes:
+            os.close(process.printed)
+            assert not process.is_alive()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_step_goes_on_though_its_server_was_killed(worker: Worker, tmp_path: Path) -> None:
