@@ -1,7 +1,7 @@
 # One command per purpose; each does its own set-up. `make` alone lists them.
 # Every path is relative, so that a clone in a folder with blanks in its name works.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test hostile soak lint types check schema docs lock data bench bench-runner peers container-check wheel-check clean
+.PHONY: help setup run test test-all hostile soak lint types check schema docs lock data bench bench-runner peers container-check wheel-check clean
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -32,7 +32,10 @@ setup: .venv/dev.stamp .venv/s3.stamp  ## make .venv with everything below
 run: .venv/run.stamp  ## run the main example on real data
 	$(BIN)/kflow run workflows/digits.yaml
 
-test: .venv/dev.stamp .venv/s3.stamp  ## run the tests
+test: .venv/dev.stamp .venv/s3.stamp  ## run the tests but the long ones
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not long"
+
+test-all: .venv/dev.stamp .venv/s3.stamp  ## run all tests: those too that train for long, kill runs, or share results
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 hostile: .venv/dev.stamp  ## what kflow, Keras and pooch make of faulty servers and hostile archives (minutes)
@@ -59,7 +62,7 @@ schema: .venv/dev.stamp  ## write what is generated anew: schemas and the names 
 docs: .venv/dev.stamp  ## write the documentation as a site to site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: lint types docs test  ## all that CI checks
+check: lint types docs test-all  ## all that CI checks
 	$(BIN)/kflow schema | diff - schemas/workflow.schema.json
 	$(BIN)/kflow schema --record | diff - schemas/run-record.schema.json
 

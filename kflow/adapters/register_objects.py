@@ -26,6 +26,8 @@ from kflow.spec.types import Objects, Symbol
 class RegisterObjects(StepSpec, kind="register_objects", version=1):
     """Names for custom objects."""
 
+    loads_keras = True
+
     objects: dict[str, Symbol] = Field(min_length=1, description="For each name the file and the name in it.")
 
     class Outputs(StepOutputs):

@@ -23,11 +23,11 @@ from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
 from kflow.run.outcomes import end_step, finish, keep
 from kflow.run.previous import make_planner
-from kflow.run.process import Workers
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
 from kflow.run.steps import Crew, Job, Outcome, carry_out
+from kflow.run.workers import Workers
 from kflow.store.entry import Entry
 from kflow.store.locks import held
 from kflow.store.store import Store
@@ -171,7 +171,6 @@ def _do_steps(run: Run) -> None:
         step, news = _next_word(run)
         if news == _BEGUN:
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
-            _prepare_workers(run, step)
         elif news == _PUSHED:
             run.pushing.discard(step)
         elif isinstance(news, Mapping):
@@ -289,23 +288,6 @@ def _start(run: Run, name: str, action: Action) -> None:
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
     run.running[name] = Running(demand, gpus, time.monotonic())
-
-
-def _prepare_workers(run: Run, busy: str) -> None:
-    """Have workers at hand for the next steps with code of the user's, while one is busy that serves no other step."""
-    if not (run.running[busy].gpus or run.bound.workflow.steps[busy].runs_code):
-        return
-    steps = [
-        run.bound.workflow.steps[name] for name in run.schedule.needs if run.record.steps[name].status == "not run"
-    ]
-    coming = [
-        (step.threads, "keras" in step.spec.libraries)
-        for step in steps
-        if step.runs_code and not step.spec.gpus_wanted() and is_selected(run, step.name)
-    ]
-    if coming:
-        threads, has_keras = coming[0]
-        run.crew.workers.prepare(threads, coming.count(coming[0]), has_keras=has_keras)
 
 
 def _work(run: Run, job: Job) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from kflow.artifacts import ExternalFile
 from kflow.errors import RunError
 from kflow.run.originals import Original
-from kflow.run.process import Workers
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
+from kflow.run.workers import Workers
 from kflow.spec.base import StepSpec
 from kflow.store.entry import Entry, Manifest, Output
 from kflow.store.remote import Expected
@@ -251,7 +251,7 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     task = {**task, "fields": job.spec.model_dump(mode="json")}
     try:
-        has_keras = "keras" in job.spec.libraries
+        has_keras = job.spec.loads_keras or "keras" in job.spec.libraries
         with crew.workers.worker(job.gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:
             return worker.run(task, report, job.spec.timeout)
     except RunError as error:

@@ -1,18 +1,17 @@
 """The process between the runner and a worker: when either ends, it ends all that the worker has started.
 
 A step may start processes that leave the worker's session, as daemons do. What loses its parent below the watchdog
-becomes its child, so nothing gets away from it; and it ends as the worker did, so that the runner sees how that was.
-It imports nothing that takes time, and starts the worker as a program of its own.
+becomes its child, so nothing gets away from it; and it tells the runner how the worker has ended.
 """
 
 import contextlib
 import ctypes
+import math
 import os
-import resource
 import select
 import signal
-import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
@@ -21,23 +20,43 @@ _RUNNER = 0
 """The descriptor whose other end only the runner holds: standard input, on which tasks come."""
 
 
-def main() -> None:
-    """Start the worker with the arguments given, wait until it or the runner ends, and end what is left."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_SET_CHILD_SUBREAPER, 1)
+def guard(life: int) -> None:
+    """Fork, and go on in the child as the worker; this process ends with it, or with the runner, and ends the rest.
+
+    Parameters
+    ----------
+    life : int
+        The descriptor on which the status of the worker is told, when nothing is left of it.
+    """
+    adopt_orphans()
+    words = hear(signal.SIGCHLD, signal.SIGTERM)
+    worker = os.fork()
+    if worker:
+        status = _wait(worker, words[0])
+        end_everything()
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(life, str(status).encode())
+        os._exit(0)
+    signal.set_wakeup_fd(-1)
+    for number in (*words, life):
+        os.close(number)
+    for name in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all below this process that lose theirs."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+
+
+def hear(*numbers: signal.Signals) -> tuple[int, int]:
+    """Return a pipe on which signals come as bytes, instead of what they do by default."""
     words, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in numbers:
         signal.signal(number, lambda *_: None)  # what it is stands in the words
-    worker = os.fork()
-    if not worker:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        libc.prctl(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "kflow.run.worker", *sys.argv[1:]])  # noqa: S606
-    status = _wait(worker, words)
-    _end_everything()
-    _end_as(status)
+    return words, wakes
 
 
 def _wait(worker: int, words: int) -> int:
@@ -48,7 +67,7 @@ def _wait(worker: int, words: int) -> int:
     while True:
         ready = dict(poll.poll())
         heard = os.read(words, 2**16) if words in ready else b""
-        ended = _reap()
+        ended = reap()
         if worker in ended:
             return ended[worker]
         if signal.SIGTERM in heard:
@@ -57,8 +76,8 @@ def _wait(worker: int, words: int) -> int:
             return signal.SIGKILL
 
 
-def _reap() -> dict[int, int]:
-    """Take note of the children that have ended, and of those that had been left to the watchdog."""
+def reap() -> dict[int, int]:
+    """Take note of the children that have ended, and of those that had been left to this process; return how."""
     ended = {}
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -66,17 +85,25 @@ def _reap() -> dict[int, int]:
     return ended
 
 
-def _end_everything() -> None:
-    """Kill what is below this process until nothing is left; only a process of another user may stay."""
+def end_everything(spared: Collection[int] = (), seconds: float = math.inf) -> None:
+    """Kill what is below this process until nothing is left; only a process of another user may stay.
+
+    Parameters
+    ----------
+    spared : collection of int
+        Children that stay, with all below them; default none.
+    seconds : float
+        After which to give up: a process may hang in the kernel; default never.
+    """
+    until = time.monotonic() + seconds
     pause = 0.001
-    while sum(map(_kill, _descendants())):
+    while _kill_descendants(spared) and time.monotonic() < until:
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
-        _reap()  # else they would be left to process 1, which may be a runner in a container
 
 
-def _descendants() -> list[int]:
-    """Return the living processes below this one, as they are now."""
+def _kill_descendants(spared: Collection[int]) -> bool:
+    """Kill the living processes below this one, as they are now; tell whether there were any that can be killed."""
     parents = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208  no Path for each of them
         if entry.isdecimal():
@@ -84,9 +111,21 @@ def _descendants() -> list[int]:
                 state, parent = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()[:2]
                 parents[int(entry)] = (int(parent), state)
     here = {os.getpid()}
-    while more := {pid for pid, (parent, _) in parents.items() if parent in here and pid not in here}:
+    while more := {pid for pid, (parent, _) in parents.items() if parent in here and pid not in {*here, *spared}}:
         here |= more
-    return [pid for pid in here - {os.getpid()} if parents[pid][1] not in {b"Z", b"X"}]
+    found = here - {os.getpid()}
+    dead = {pid for pid in found if parents[pid][1] in {b"Z", b"X"} and not _has_threads(pid)}
+    for pid in dead:  # else they would be left to process 1, which may be a runner in a container
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return sum(map(_kill, found - dead)) > 0
+
+
+def _has_threads(pid: int) -> bool:
+    """Tell whether a process lives on in threads after its first one has ended, in which state it looks dead."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task")) > 1  # noqa: PTH208  only how many
+    return False
 
 
 def _kill(pid: int) -> bool:
@@ -97,18 +136,3 @@ def _kill(pid: int) -> bool:
     except PermissionError:
         return False
     return True
-
-
-def _end_as(status: int) -> None:
-    """End this process as another one ended."""
-    if not os.WIFSIGNALED(status):
-        os._exit(os.waitstatus_to_exitcode(status))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a picture of this process would help nobody
-    with contextlib.suppress(OSError):  # SIGKILL is never handled
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-    os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

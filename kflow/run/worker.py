@@ -1,8 +1,9 @@
 """The child process that runs steps: it owns TensorFlow and HDF5, and is kept warm between steps.
 
-Tasks come as JSON lines on standard input, events go back as JSON lines on the descriptor named by the first
-argument. What a step prints ends with the mark of its task, so that the runner knows whose it was. When standard
-input closes, the runner is gone: the worker ends itself, and its watchdog all that it started.
+Tasks come as JSON lines on standard input, events go back as JSON lines on a descriptor, which the first argument
+names where the worker is a program of its own. What a step prints ends with the mark of its task, so that the runner
+knows whose it was. When standard input closes, the runner is gone: the worker ends itself, and its watchdog all that
+it started.
 """
 
 import contextlib
@@ -24,26 +25,26 @@ from kflow.artifacts.modules import holding_code_to
 from kflow.registry import Registry
 from kflow.spec.base import StepContext, StepSpec
 
-PREPARE = {"prepare": "keras"}
-"""Stands in the place of a task: a worker that has nothing to do yet is to import Keras."""
 WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
 
 
-def main() -> None:
-    """Serve tasks until standard input closes."""
-    os.set_inheritable(int(sys.argv[1]), False)  # what a step starts must not keep the line open
-    replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1)
+def main(descriptor: int) -> None:
+    """Serve tasks until standard input closes.
+
+    Parameters
+    ----------
+    descriptor : int
+        Where the events go.
+    """
+    os.set_inheritable(descriptor, False)  # what a step starts must not keep the line open
+    replies = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(_take_input(), tasks), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
     output, streams = os.dup(1), (sys.stdout, sys.stderr)
     while True:
         task = json.loads(tasks.get())
-        if task == PREPARE:
-            with contextlib.suppress(Exception):  # the step will tell
-                import keras  # noqa: F401
-            continue
         _send(replies, {"event": "started"})
         reply = serve(task, lambda event: _send(replies, event))
         _recover_output(output, streams)
@@ -94,7 +95,7 @@ def serve(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], None]) 
     Parameters
     ----------
     task : mapping
-        What `kflow.run.process.Worker.run` sends.
+        What `kflow.run.workers.Worker.run` sends.
     report : callable
         Takes events on the way.
 
@@ -224,4 +225,4 @@ def _cause(text: str) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

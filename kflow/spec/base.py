@@ -161,6 +161,8 @@ class StepSpec(BaseModel):
     version: ClassVar[int]
     libraries: ClassVar[tuple[str, ...]] = ()
     """The libraries whose versions can change the result."""
+    loads_keras: ClassVar[bool] = False
+    """Whether it loads Keras without being in need of a certain version; with ``libraries`` that is known."""
     is_random: ClassVar[bool] = False
     """Whether the seed of the workflow can change the result."""
     announces: ClassVar[tuple[str, ...]] = ()

@@ -10,6 +10,8 @@ import pytest
 
 from kflow.run.record import read_records
 
+pytestmark = pytest.mark.long
+
 WORKFLOW = """
 kflow: 1
 name: determined

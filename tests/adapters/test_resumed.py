@@ -10,7 +10,7 @@ from kflow.adapters.checkpoint import NAME, Checkpoint, write_checkpoint
 from kflow.adapters.register_objects import RegisterObjects
 from kflow.adapters.train import Train
 
-pytestmark = pytest.mark.xdist_group("train")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("train")]
 
 CUSTOM = """
 from pathlib import Path

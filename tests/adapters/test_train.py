@@ -18,7 +18,7 @@ from kflow.core.parallel import multi_gpu
 from kflow.spec.facts import ArrayFact
 from kflow.workspace import Workspace
 
-pytestmark = pytest.mark.xdist_group("train")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("train")]
 
 REPOSITORY = Path(__file__).parents[2]
 LAYERS = [

@@ -144,7 +144,8 @@ def test_a_current_folder_that_is_gone_is_told(make_folder: MakeFolder) -> None:
 def test_an_interruption_before_the_work_begins_is_one_word(make_folder: MakeFolder) -> None:
     """Wherever it comes, there is no traceback: here while the command's modules are imported."""
     folder = make_folder()
-    folder.write("typer.py", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # these tests may run where it is ignored
+    folder.write("typer.py", f"import os, signal\n{heed}\nos.kill(os.getpid(), signal.SIGINT)\n")
 
     # Not all of sys.path: what other tests in this process have left there may hide a module.
     paths = [str(folder.path), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import Folder
 
+pytestmark = pytest.mark.long
+
 MakeFolder = Callable[..., Any]
 CODED = """
 kflow: 1

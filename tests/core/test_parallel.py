@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("parallel")  # measured once
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("parallel")]  # measured once
 
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 REPOSITORY = Path(__file__).parents[2]

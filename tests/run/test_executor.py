@@ -78,10 +78,10 @@ def test_a_second_run_does_nothing(make_folder: MakeFolder, spy: Spy) -> None:
     second = folder.kflow("run", "w.yaml")
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "kflow.run.worker" in started
+    assert "kflow.run.forkserver" in started
     again = spy()
     assert again["kflow"] == set()
-    assert "kflow.run.worker" not in again
+    assert "kflow.run.forkserver" not in again
     assert set(folder.statuses().values()) == {"reused"}
     assert not list((folder.path.parent / "store" / "runs" / folder.records()[0].id / "logs").iterdir())
 
@@ -148,6 +148,7 @@ LAYERS = "from middle import twice\n\ndef squash(x):\n    return twice(x) / 3\n"
 MIDDLE = "from far import factor\n\ndef twice(x):\n    return x * factor\n"
 
 
+@pytest.mark.long
 def test_a_training_and_what_makes_it_run_again(make_folder: MakeFolder, spy: Spy) -> None:
     """Epochs touch the training; a custom object, also by a module two imports away, touches those that take it."""
     folder = make_folder(TRAINED, {"layers.py": LAYERS, "middle.py": MIDDLE, "far.py": "factor = 2\n"})
@@ -166,7 +167,7 @@ def test_a_training_and_what_makes_it_run_again(make_folder: MakeFolder, spy: Sp
     saved.write_bytes(b"changed")
     folder.kflow("run", "w.yaml")
     assert saved.read_bytes() == content
-    assert "kflow.run.worker" not in spy()
+    assert "kflow.run.forkserver" not in spy()
     assert set(folder.statuses().values()) == {"reused"}
 
     # More epochs.
@@ -316,6 +317,7 @@ def test_labels_out_of_range(make_folder: MakeFolder) -> None:
     assert folder.statuses()["labels"] == "run"
 
 
+@pytest.mark.long
 def test_a_last_layer_that_does_not_fit(make_folder: MakeFolder) -> None:
     """Found by Keras, where validation cannot see into a function of the user's."""
     workflow = TRAINED.partition("  custom:")[0] + (

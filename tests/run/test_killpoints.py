@@ -13,7 +13,7 @@ from tests.soak.small_run import SmallRun
 
 FIRST = SCENARIOS["first run"]
 
-pytestmark = pytest.mark.xdist_group("soak")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("soak")]
 
 
 @dataclass(frozen=True)

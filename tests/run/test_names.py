@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.run.same_names import count_right
+
+pytestmark = pytest.mark.long
 
 
 def test_each_step_runs_its_own_code(make_folder: Callable[..., Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 MakeFolder = Callable[..., Any]
 
 FLOCK_THAT_LIES = "import fcntl\nfcntl.flock = lambda descriptor, operation: None\n"

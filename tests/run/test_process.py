@@ -3,17 +3,17 @@
 import contextlib
 import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import pytest
 
 from kflow.errors import RunError
-from kflow.run.process import Seat, Worker, WorkerDied, Workers, worker_environment
+from kflow.run.process import ForkServer, Process, Seat, worker_environment
+from kflow.run.workers import Worker, WorkerDied, Workers
 
 DIGITS = Path(__file__).parents[2] / "workflows" / "data" / "digits.h5"
 
@@ -24,6 +24,7 @@ def worker() -> Iterator[Worker]:
     made = Worker()
     yield made
     made.stop()
+    made.server.stop()
 
 
 def make_task(folder: Path, body: str) -> dict[str, Any]:
@@ -100,44 +101,154 @@ def test_a_worker_with_another_number_of_threads_is_another(tmp_path: Path) -> N
     with workers.worker((), None) as any_, workers.worker((), 2) as fresh, workers.worker((), 3) as three:
         assert any_ is two
         assert fresh is not two
-        assert (fresh.seat.threads, three.seat.threads) == (2, 3)
+        assert (fresh.server.seat.threads, three.server.seat.threads) == (2, 3)
     workers.stop()
 
 
 def test_a_step_with_code_has_a_worker_for_itself() -> None:
-    """A prepared one, if there is one; the other steps share theirs."""
+    """The other steps share theirs; all come from one server, for each sort."""
     workers = Workers()
     lent = []
-    with workers.worker((), 4) as first:
-        first.prepare()
-    workers.prepare(4, 9, has_keras=False)
-    (prepared,) = workers._prepared
-    for runs_code in (True, False, True, False):
+    for runs_code in (False, True, False, True):
         with workers.worker((), 4, runs_code=runs_code) as worker:
             lent.append(worker)
-    is_gone = prepared._process is None
+    with workers.worker((), 4, runs_code=True, has_keras=True) as with_keras, workers.worker(("0",), 4) as with_gpu:
+        pass
     workers.stop()
 
-    assert lent[0] is prepared
-    assert is_gone
-    assert lent[1] is lent[3] is first
-    assert lent[2] not in (prepared, first)
+    assert lent[0] is lent[2]
+    assert len(set(map(id, lent))) == 3
+    assert len({id(each.server) for each in lent}) == 1
+    assert (with_keras.server.imports, lent[0].server.imports) == (("keras",), ())
+    assert (with_gpu.server.seat.gpus, with_gpu.server.imports) == (("0",), ())
 
 
-def test_a_worker_is_prepared_for_steps_of_its_sort() -> None:
-    """With their threads, and with Keras if they compute with it: code can tell whether that is loaded."""
+def test_a_worker_has_what_its_server_has_imported(tmp_path: Path) -> None:
+    """It is forked, and TensorFlow has not begun to compute before: it can do so in every worker."""
+    server = ForkServer(imports=("keras",))
+    workers = [Worker(server) for _ in range(2)]
+    body = (
+        "from tensorflow.python.eager import context\n"
+        "assert context.context_safe() is None\n"
+        "assert len(os.listdir('/proc/self/task')) == 2, 'the one that listens, and this one'\n"
+        "import keras\n"
+        "assert keras.ops.sum(keras.ops.ones((3, 4))) == 12"
+    )
+    once = f"if hasattr(sys, 'been_here'):\n    return block\nsys.been_here = True\n{body}"
+
+    replies = [worker.run(make_task(tmp_path, once), ignore) for worker in workers]
+
+    assert [reply["event"] for reply in replies] == ["done", "done"], replies
+    server.stop()
+    processes = [worker._process for worker in workers if worker._process]
+    assert len(processes) == 2
+    assert not any(process.is_alive() for process in processes)
+    for worker in workers:
+        worker.stop()
+
+
+def test_a_worker_is_a_program_of_its_own_where_an_import_starts_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork would lose them, and the locks that they hold would stay locked."""
+    (tmp_path / "busy.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    worker = Worker(ForkServer(imports=("busy",)))
+    body = "assert 'busy' not in sys.modules\nPath('worker').write_text(' '.join(sys.orig_argv))"
+
+    reply = worker.run(make_task(tmp_path, body), ignore)
+
+    assert reply["event"] == "done"
+    assert "-m kflow.run.worker" in (tmp_path / "worker").read_text()
+    worker.stop()
+    worker.server.stop()
+
+
+def test_a_server_that_dies_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorFlow may, when it is imported on a processor that it was not made for; the next step tries again."""
+    (tmp_path / "bad.py").write_text(
+        "import os, sys\nprint('made for another processor', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 4)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    worker = Worker(ForkServer(imports=("bad",)))
+    told = r"crashed with SIGILL; its last words: made for another processor"
+
+    for _ in range(2):
+        with pytest.raises(WorkerDied, match=told):
+            worker.run(make_task(tmp_path, "pass"), ignore)
+    worker.server.stop()
+
+
+def test_a_run_ends_though_a_server_takes_long_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It heeds nothing meanwhile; a timeout and Ctrl-C hold all the same."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     workers = Workers()
-    workers.prepare(2, 1, has_keras=True)
-    (prepared,) = workers._prepared
-    with workers.worker((), 4, runs_code=True, has_keras=True) as other, workers.worker((), 2, runs_code=True) as plain:
-        pass
-    with workers.worker((), 2, runs_code=True, has_keras=True) as worker:
-        pass
+    workers._servers[4, False] = ForkServer(imports=("slow",))
+    began = time.monotonic()
+
+    with workers.worker((), 4) as worker, pytest.raises(WorkerDied, match="timeout of 1 s"):
+        worker.run(make_task(tmp_path, "pass"), ignore, 1)
     workers.stop()
 
-    assert other is not prepared
-    assert plain is not prepared
-    assert worker is prepared
+    assert time.monotonic() - began < 30
+
+
+def test_what_is_drawn_without_a_seed_is_different_in_each_worker(tmp_path: Path) -> None:
+    """As it is in any two processes; a fork alone would give all the same."""
+    server = ForkServer(imports=("numpy.random",))
+    body = "import numpy\nPath(f'{time.time_ns()}.drawn').write_text(str(numpy.random.rand()))"
+    for _ in range(2):
+        worker = Worker(server)
+        assert worker.run(make_task(tmp_path, body), ignore)["event"] == "done"
+        worker.stop()
+    server.stop()
+
+    drawn = [file.read_text() for file in tmp_path.glob("*.drawn")]
+    assert len(drawn) == len(set(drawn)) >= 2
+
+
+def test_the_end_of_a_step_is_told_though_the_server_was_stopped(worker: Worker, tmp_path: Path) -> None:
+    """It is woken."""
+    server = "int(Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()[1])"
+
+    with pytest.raises(WorkerDied, match="code 3"):
+        worker.run(make_task(tmp_path, f"os.kill({server}, signal.SIGSTOP)\nos._exit(3)"), ignore)
+
+
+def test_workers_that_end_at_once_leave_nothing(worker: Worker) -> None:
+    """Neither a process nor a descriptor, here or in the server."""
+    server = worker.server
+    server.fork().end()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        processes = [server.fork() for _ in range(8)]
+        threads = [threading.Thread(target=process.end) for process in processes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for process in processes:
+            os.close(process.printed)
+            assert not process.is_alive()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_step_goes_on_though_its_server_was_killed(worker: Worker, tmp_path: Path) -> None:
+    """And what it has started ends with it all the same; the next step gets another server."""
+    kill = "pid = int(Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()[1])\nos.kill(pid, 9)\n"
+    once = (
+        f"if not os.path.exists('killed'):\n    Path('killed').touch()\n    {kill.replace(chr(10), chr(10) + '    ')}"
+    )
+    reply = worker.run(make_task(tmp_path, f"{once}\n{DETACH}"), ignore)
+    worker.stop()
+
+    assert reply["event"] == "done"
+    assert all(wait_until_gone(int((tmp_path / name).read_text())) for name in ("child", "daemon"))
+    assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
 
 
 def test_a_step_that_takes_too_long_is_stopped(worker: Worker, tmp_path: Path) -> None:
@@ -278,14 +389,13 @@ def test_nothing_gets_away_from_a_worker(worker: Worker, tmp_path: Path, ending:
 
 def test_a_worker_does_not_outlive_its_watchdog(worker: Worker, tmp_path: Path) -> None:
     """Somebody may kill that one, too: what it watched is ended all the same, and the next step gets another worker."""
-    detach = DETACH.replace(", env={}", "")  # by the environment it is known whose they are
     body = (
-        f"{detach}Path('worker').write_text(str(os.getpid()))\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
+        f"{DETACH}Path('worker').write_text(str(os.getpid()))\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
     )
     with pytest.raises(WorkerDied, match="was killed"):
         worker.run(make_task(tmp_path, body), ignore)
 
-    assert all(wait_until_gone(int((tmp_path / name).read_text())) for name in ("worker", "child", "daemon"))
+    assert not any(is_alive(int((tmp_path / name).read_text())) for name in ("worker", "child", "daemon"))
     assert worker.run(make_task(tmp_path, "pass"), ignore)["event"] == "done"
 
 
@@ -383,16 +493,17 @@ def test_numbers_of_gpus_count_in_the_order_in_which_they_were_said(
 def test_a_worker_that_is_being_started_when_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gets no step, and is ended."""
     workers = Workers()
-    started: list[Popen[str]] = []
+    started: list[Process] = []
+    fork = ForkServer.fork
 
-    def start(*arguments: Any, **options: Any) -> "Popen[str]":
+    def start(server: ForkServer) -> Process:
         workers.stop()  # as the main thread does in the moment in which the process comes to life
-        started.append(Popen(*arguments, **options))
+        started.append(fork(server))
         return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(ForkServer, "fork", start)
     with workers.worker((), None) as worker, pytest.raises(RunError, match="the run is over"):
         worker.run(make_task(tmp_path, "Path('was-here').touch()"), ignore)
 
-    assert started[0].returncode in {-signal.SIGTERM, -signal.SIGKILL}
+    assert started[0].wait(0) in {-signal.SIGTERM, -signal.SIGKILL}
     assert not list(tmp_path.rglob("was-here"))

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 MakeFolder = Callable[..., Any]
 
 # Dropout, augmentation, batch normalization, Adam, shuffling, and callbacks with a memory of their own.

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kflow.adapters import BUILTIN
 from kflow.artifacts import TYPES, digest_file
 from kflow.run.record import read_records
 from kflow.store.store import Store
+
+pytestmark = pytest.mark.long
 
 WORKFLOW = """
 kflow: 1

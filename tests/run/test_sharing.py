@@ -18,6 +18,8 @@ import pytest
 from kflow.store.place import BucketPlace, open_place
 from tests.run.google import Google, serve
 
+pytestmark = pytest.mark.long
+
 MakeFolder = Callable[..., Any]
 Spy = Callable[[], dict[str, set[str]]]
 Machine = Callable[[str], Any]
@@ -80,7 +82,7 @@ def test_a_job_that_finds_every_step_runs_nothing(machine: Machine, tmp_path: Pa
 
     assert plan.returncode == 0, plan.stdout
     assert done.returncode == 0, done.stderr
-    assert "kflow.run.worker" not in spy()
+    assert "kflow.run.forkserver" not in spy()
     assert set(second.statuses().values()) == {"reused"}
     assert reasons(second) == {"pulled from the remote"}
     assert done.stdout.count("reused: pulled from the remote") == 6
@@ -319,7 +321,7 @@ def test_a_bucket_is_a_remote(machine: Machine, cloud: Cloud, spy: Spy) -> None:
 
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert again.returncode == 0, again.stderr
-    assert "kflow.run.worker" not in spy()
+    assert "kflow.run.forkserver" not in spy()
     assert reasons(second) == {"pulled from the remote"}
     assert digests(second) == made
     assert again.stderr == ""

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kflow.adapters.fetch import Fetch
-from kflow.run.process import Workers
 from kflow.run.steps import Cancelled, Crew, Job, carry_out
+from kflow.run.workers import Workers
 from kflow.store.store import Store
 
 KEY = "ab" * 32

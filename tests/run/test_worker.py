@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kflow.run.process import Worker
 from kflow.run.worker import describe_error
+from kflow.run.workers import Worker
 
 DIGITS = Path(__file__).parents[2] / "workflows" / "data" / "digits.h5"
 
@@ -21,6 +21,7 @@ def worker() -> Iterator[Worker]:
     made = Worker()
     yield made
     made.stop()
+    made.server.stop()
 
 
 def serve(worker: Worker, task: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,10 @@ import os, sys
 
 if os.environ.get("SOAK_WORKER"):
     sys.executable = os.environ["SOAK_WORKER"]
+    if "kflow.run.forkserver" in sys.orig_argv:  # beside another thread it does not fork, and strace can be put before
+        import threading
+
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 if os.environ.get("SOAK_INLINE"):
     from kflow.run.threads import Threads
@@ -135,8 +139,8 @@ class SmallRun:
         wrapper = self.root / "site" / "python"
         quoted = " ".join(f"'{each}'" for each in prefix)
         wrapper.write_text(
-            "#!/bin/sh\n"  # without the watchdog, which would be the one that strace watches
-            f'case "$*" in *kflow.run.watchdog*) exec {quoted} {sys.executable} -P -m kflow.run.worker "$4";; esac\n'
+            "#!/bin/sh\n"
+            f'case "$*" in *kflow.run.worker*) exec {quoted} {sys.executable} "$@";; esac\n'
             f'exec {sys.executable} "$@"\n'
         )
         wrapper.chmod(0o755)

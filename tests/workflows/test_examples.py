@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[2] / "workflows"
 
 

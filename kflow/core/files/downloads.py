@@ -184,8 +184,7 @@ def _verify(job: Job, origin: Origin, partial: Partial) -> None:
         if not partial.size and origin.local is None:
             raise OriginError(origin.failed("its body is empty; give file_hash if it has to be"))
         return
-    assert partial.running is not None, "it was begun with the digest's algorithm"
-    got = partial.running.hexdigest()
+    got = partial.digest()
     if got != job.digest[1]:
         size, looks = partial.size, _looks(partial)
         partial.restart()

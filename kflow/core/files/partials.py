@@ -42,7 +42,8 @@ class Partial:
     algorithm: str | None
     path: Path
     file: BinaryIO
-    running: "hashlib._Hash | None" = None
+    _running: "hashlib._Hash | None" = None
+    _hashing: threading.Thread | None = None
     size: int = 0
     head: bytes = b""
     origin_key: str = ""
@@ -71,27 +72,35 @@ class Partial:
         """Forget the bytes."""
         self.file.seek(0)
         self.file.truncate()
-        self.running = new_hash(self.algorithm) if self.algorithm else None
+        self.finish_hashing()
+        self._running = new_hash(self.algorithm) if self.algorithm else None
         self.size, self.head, self.version = 0, b"", None
         _note_of(self.path).unlink(missing_ok=True)
 
     def write(self, block: "bytes | memoryview") -> None:
-        """Add bytes."""
-        if self.running is None:
-            self.file.write(block)
-        elif len(block) < _LARGE:
-            self.running.update(block)
-            self.file.write(block)
-        else:  # both let go of the interpreter's lock, and each takes as long as receiving
-            hashing = threading.Thread(target=self.running.update, args=(block,))
-            hashing.start()
-            try:
-                self.file.write(block)
-            finally:
-                hashing.join()
+        """Add bytes, which must stay what they are until the next are added, or the digest is asked for."""
+        self.finish_hashing()
+        if self._running is not None and len(block) < _LARGE:
+            self._running.update(block)
+        elif self._running is not None:  # it takes longer than receiving and writing; all let go of Python's lock
+            self._hashing = threading.Thread(target=self._running.update, args=(block,))
+            self._hashing.start()
+        self.file.write(block)
         self.size += len(block)
         if len(self.head) < 256:
             self.head += bytes(block[:256])
+
+    def finish_hashing(self) -> None:
+        """Wait until the last block is not needed any more."""
+        if self._hashing is not None:
+            self._hashing.join()
+            self._hashing = None
+
+    def digest(self) -> str:
+        """Return the digest of all bytes, in hexadecimal digits."""
+        assert self._running is not None, "it was begun with the digest's algorithm"
+        self.finish_hashing()
+        return self._running.hexdigest()
 
     def commit(self) -> os.stat_result | None:
         """Make it the target; None when somebody has removed it, as may happen where locks do not work."""
@@ -130,6 +139,7 @@ def partial_of(target: Path, algorithm: str | None, origins: tuple[Origin, ...])
         keeps = True
         raise
     finally:
+        partial.finish_hashing()
         with contextlib.suppress(OSError):  # what could not be written before cannot be now
             partial.file.close()
         if not (keeps and partial.version is not None and 0 < partial.size < partial.version.total):

@@ -10,6 +10,8 @@ import contextlib
 import datetime as dt
 import email.utils
 import http.client
+import io
+import itertools
 import os
 import re
 import ssl
@@ -77,7 +79,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of a file from `start` on, in blocks that must be used at once."""
+    """The bytes of a file from `start` on, in blocks that stay what they are until the next but one."""
 
     start: int
     total: int | None
@@ -119,8 +121,20 @@ def _open_local(origin: Origin, path: Path) -> Iterator[Answer]:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise origin.refused("it is not a regular file")
-        view = memoryview(bytearray(_BLOCK))
-        yield Answer(0, status.st_size, (view[:count] for count in iter(lambda: file.readinto(view), 0)))
+        yield Answer(0, status.st_size, _read(file))
+
+
+def _read(file: io.FileIO) -> Iterator[memoryview]:
+    for buffer in itertools.cycle(_two_buffers(_BLOCK)):
+        count = file.readinto(buffer)
+        if not count:
+            return
+        yield buffer[:count]
+
+
+def _two_buffers(size: int) -> list[memoryview]:
+    """Return room for the block that comes, and for the one before it, which may still be hashed."""
+    return [memoryview(bytearray(size)) for _ in range(2)]
 
 
 def _without_waiting(name: str, flags: int) -> int:
@@ -305,9 +319,9 @@ def _body(
 ) -> Iterator[memoryview]:
     """Give the bytes of a body as they come, and see that none are missing."""
     done, is_over = start, False
-    buffer = memoryview(bytearray(_BLOCK if total is None else max(1, min(_BLOCK, total - start))))
+    buffers = itertools.cycle(_two_buffers(_BLOCK if total is None else max(1, min(_BLOCK, total - start))))
     while not is_over and done != total:
-        room = buffer if total is None else buffer[: total - done]
+        room = next(buffers)[: None if total is None else total - done]
         filled, is_over, error = _fill(response, room)
         done += filled
         if filled:
