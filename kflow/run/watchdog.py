@@ -5,7 +5,6 @@ becomes its child, so nothing gets away from it; and it tells the runner how the
 """
 
 import contextlib
-import ctypes
 import math
 import os
 import select
@@ -42,12 +41,19 @@ def guard(life: int) -> None:
         os.close(number)
     for name in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
+    _control(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
 
 
 def adopt_orphans() -> None:
     """Become the parent of all below this process that lose theirs."""
-    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+    _control(_SET_CHILD_SUBREAPER, 1)
+
+
+def _control(option: int, value: int) -> None:
+    """Call prctl(2)."""
+    import ctypes  # the runner imports this module as well, and has no use for it
+
+    ctypes.CDLL(None).prctl(option, value)
 
 
 def hear(*numbers: signal.Signals) -> tuple[int, int]:

@@ -25,8 +25,7 @@ SEED = int(os.environ.get("KFLOW_SOAK_SEED", "0"))
 IN_A_ROW = 3
 """Interruptions of one run, before it may come to its end."""
 
-# Two trainings in one worker, and beside them steps in another one that leave processes behind, some of them detached.
-# (Trainings side by side would each load TensorFlow, which takes longer than all the rest.)
+# Two trainings, and beside them steps that leave processes behind, some of them detached.
 WORKFLOW = """
 kflow: 1
 name: soaked
