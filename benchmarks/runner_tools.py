@@ -28,8 +28,6 @@ class Tool:
     dry: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
     """The arguments of a command that must have been run before the first run."""
-    state: tuple[str, ...] = ()
-    """The names of what it keeps beside the steps' files; without that, it has forgotten every run."""
     most: Mapping[str, int] = field(default_factory=dict)
     """The most steps that a scenario is tried with; more would take it minutes."""
     dry_may_fail: bool = False
@@ -51,17 +49,10 @@ class Tool:
         if self.prepare:
             self.spend(self.prepare, folder)
 
-    def forget(self, folder: Path) -> None:
-        """Make a folder as if nothing had been run in it."""
-        for path in [folder / "out", *(each for pattern in self.state for each in folder.glob(pattern))]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / "out").mkdir()
-        if self.prepare:
-            self.spend(self.prepare, folder)
-
     def spend(self, arguments: tuple[str, ...], folder: Path, *, may_fail: bool = False) -> Cost:
-        """Run it in a folder, and return what that took."""
+        """Run it in a folder, and return what that took; what others have written before is on the disk by then."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("KFLOW_")}
+        os.sync()
         cost = spend([str(self.path), *arguments], folder, {**environ, "DVC_NO_ANALYTICS": "1"})
         if cost.code and not may_fail:
             message = f"{self.name} {' '.join(arguments)} in {folder} ended with {cost.code}"
@@ -69,12 +60,10 @@ class Tool:
         return cost
 
 
-KFLOW = Tool(
-    "kflow", "kflow", "graph.yaml", graphs.for_kflow, ("run", "graph.yaml"), ("plan", "graph.yaml"), state=(".kflow",)
-)
-NINJA = Tool("ninja", "ninja", "build.ninja", graphs.for_ninja, (), ("-n",), state=(".ninja_*",))
+KFLOW = Tool("kflow", "kflow", "graph.yaml", graphs.for_kflow, ("run", "graph.yaml"), ("plan", "graph.yaml"))
+NINJA = Tool("ninja", "ninja", "build.ninja", graphs.for_ninja, (), ("-n",))
 MAKE = Tool("make", "make", "Makefile", graphs.for_make, ("-j2",), ("-n",))
-DOIT = Tool("doit", "doit", "dodo.py", graphs.for_doit, (), ("list", "--all", "--status"), state=(".doit.db*",))
+DOIT = Tool("doit", "doit", "dodo.py", graphs.for_doit, (), ("list", "--all", "--status"))
 DOIT_IN_PROCESS = Tool(
     "doit, in process",
     "doit",
@@ -82,8 +71,6 @@ DOIT_IN_PROCESS = Tool(
     graphs.for_doit_in_process,
     (),
     ("list", "--all", "--status"),
-    (),
-    (".doit.db*",),
 )
 _SLOW = {"first run": 1000, "no-op": 1000, "one input changed": 1000}
 SNAKEMAKE = Tool(
@@ -93,7 +80,6 @@ SNAKEMAKE = Tool(
     graphs.for_snakemake,
     ("--cores", "2"),
     ("--cores", "2", "-n"),
-    state=(".snakemake",),
     most=_SLOW,
 )
 DVC = Tool(
@@ -104,7 +90,6 @@ DVC = Tool(
     ("repro",),
     ("repro", "--dry"),
     ("init", "--no-scm", "--force"),
-    (".dvc*", "dvc.lock"),
     dict.fromkeys(_SLOW, 100) | {"dry run": 1000},
     dry_may_fail=True,  # of a fresh graph: it looks for files that no step has made yet
 )

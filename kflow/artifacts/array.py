@@ -107,6 +107,13 @@ class Rows:
         if self.source.dataset is not None:
             self.raw.unpack(start, end, is_shuffled=is_shuffled)
 
+    def stored(self, start: int, end: int) -> "tuple[np.ndarray[Any, Any], int] | None":
+        """Return where rows lie in a mapped file as they are; see `kflow.core.HDF5Matrix.stored`."""
+        if self.operations or self.source.dataset is None:
+            return None
+        found: tuple[np.ndarray[Any, Any], int] | None = self.raw.stored(start, end)
+        return found
+
     def describe(self) -> dict[str, Any]:
         """Return the form that is stored."""
         source = self.source

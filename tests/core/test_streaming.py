@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tracemalloc
 import weakref
+from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +35,7 @@ def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("streaming") / "rows.h5"
     padded = np.concatenate([X[:7], X, X[:3]])
     with h5py.File(path, "w") as file:
+        file["single"] = padded.astype("float32")  # the first one is where TensorFlow can take it
         file["contiguous"] = padded
         file["big-endian"] = padded.astype(">f8")
         file.create_dataset("gzip", data=padded, chunks=(8, 4), compression="gzip")
@@ -71,7 +74,7 @@ def _assert_same(got, expected):
 # --- fit, evaluate and predict ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "big-endian", "gzip"])
+@pytest.mark.parametrize("layout", ["single", "contiguous", "big-endian", "gzip"])
 def test_fit_gives_what_it_gives_for_arrays(path, layout):
     """History and weights are the same bit for bit, with inputs, targets, weights and a validation split from files."""
     windows = HDF5Matrix(path, layout, 7, 7 + ROWS), HDF5Matrix(path, "y")
@@ -256,6 +259,83 @@ def test_what_tensorflow_gets_is_nobody_elses(matrix):
         assert not np.shares_memory(block, mine)
 
 
+# --- rows that TensorFlow takes from where they lie -------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Four megabytes of floats of Keras's own type, and labels behind them."""
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["x"] = np.random.default_rng(0).random((4000, 256), "float32")
+        file["odd"] = b"odd"
+        file["y"] = np.arange(4000, dtype="uint8")
+    return tmp_path / "images.h5"
+
+
+@pytest.mark.parametrize("shuffle", [False, True, "batch"])
+def test_rows_that_lie_as_they_are_fed_are_not_read_by_python(images, shuffle, monkeypatch):
+    """Batches are those that are read otherwise, from a window of the file and from what was unpacked of it."""
+    data = HDF5Matrix(images, "x", 100, 3900), HDF5Matrix(images, "y", 100, 3900)
+    taken = streaming.Stream(data, 64, shuffle=shuffle, start=5, seed=1)
+    monkeypatch.setattr(streaming.Stream, "_stored", lambda *_: [])
+    read = streaming.Stream(data, 64, shuffle=shuffle, start=5, seed=1)
+
+    taken._read = None
+    for mine, other in zip(taken.dataset, read.dataset, strict=True):
+        np.testing.assert_array_equal(mine[0], other[0])
+        np.testing.assert_array_equal(mine[1], other[1])
+
+
+def test_a_change_is_noticed_while_rows_are_taken_from_the_file(images, monkeypatch):
+    """The file is looked at every few rows, so that no epoch ends with what is not in the file any more."""
+    monkeypatch.setattr(streaming, "_BLOCK", 1)
+    monkeypatch.setattr(streaming, "_UNCHECKED", 2**16)
+    stream = streaming.Stream(HDF5Matrix(images, "x"), 1)
+    taken = iter(stream.dataset)
+    next(taken)
+
+    os.utime(images, (0, 0))
+
+    with pytest.raises(tf.errors.OpError, match="has changed since it was opened"):
+        list(taken)
+    assert isinstance(stream.error, OSError)
+
+
+def test_a_window_that_is_closed_gives_no_more_rows(images):
+    """The mapped file is there still, and nobody gets at it."""
+    matrix = HDF5Matrix(images, "x")
+    stream = streaming.Stream(matrix, 8)
+
+    matrix.close()
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is closed"):
+        list(stream.dataset)
+
+
+@pytest.mark.parametrize(("name", "few"), [("x", 0), ("y", 2**24)])
+def test_where_tensorflow_cannot_take_rows_they_are_copied_or_read(images, name, few, monkeypatch):
+    """Data at an odd place are copied if they are small, and read batch by batch if not."""
+    monkeypatch.setattr(streaming, "_FEW", few)
+    matrix = HDF5Matrix(images, name, 1)
+
+    got = np.concatenate(list(batches(matrix, 64)))
+
+    np.testing.assert_array_equal(got, matrix[:])
+
+
+def test_rows_are_taken_until_the_last_user_is_gone(images):
+    """The file stays mapped as long as a data set may read it, and no longer."""
+    feed = batches(HDF5Matrix(images, "x"), 64)
+    gc.collect()
+    assert str(images) in Path("/proc/self/maps").read_text()
+
+    assert sum(len(batch) for batch in feed) == 4000
+    del feed
+    gc.collect()
+
+    assert str(images) not in Path("/proc/self/maps").read_text()
+
+
 # --- errors -----------------------------------------------------------------------------------------------
 
 
@@ -301,17 +381,18 @@ def test_a_window_without_rows_is_refused(path):
 
 @settings(max_examples=12, deadline=None)
 @given(
+    file=st.tuples(*map(st.sampled_from, [["single", "gzip"], [1, 500, 2**20], [1, 900, 2**23]])),
     size=st.integers(1, 12),
-    block=st.sampled_from([1, 500, 2**20]),
     shuffle=st.sampled_from([False, True, "batch"]),
     bounds=st.tuples(st.integers(0, 20), st.integers(21, 50)),
 )
-def test_each_epoch_has_every_row_once(path, size, block, shuffle, bounds):
+def test_each_epoch_has_every_row_once(path, file, size, shuffle, bounds):
     """Batches have the size asked for, and the order is the one that the documentation promises."""
-    start, end = bounds
-    data = (HDF5Matrix(path, "gzip", 7, 7 + ROWS), {"y": [np.arange(ROWS)]})
+    (layout, block, unchecked), (start, end) = file, bounds
+    data = (HDF5Matrix(path, layout, 7, 7 + ROWS), {"y": [np.arange(ROWS)]})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "_BLOCK", block)
+        patch.setattr(streaming, "_UNCHECKED", unchecked)
         feed = batches(data, size, shuffle=shuffle, start=start, end=end, seed=3)
 
     epochs = [[(x.numpy(), y["y"][0].numpy()) for x, y in feed] for _ in range(2)]

@@ -180,6 +180,32 @@ class HDF5Matrix(RowsArray):
         first, stop, _ = slice(start, end).indices(len(self))
         self._opened().unpack(self.start + first, self.start + max(first, stop), is_shuffled=is_shuffled)
 
+    def stored(self, start: int, end: int) -> tuple[NDArray[Any], int] | None:
+        """Return where these rows of the window lie in a mapped file, if what is read is what lies there.
+
+        Parameters
+        ----------
+        start, end : int
+            The first row of the window, and the one after the last.
+
+        Returns
+        -------
+        (ndarray, int) or None
+            Rows of the data set, not to be written to, and the number in it of the window's row 0, which may be
+            negative. None where the data must be decoded (see `unpack`) or normalized, or a subclass reads otherwise.
+
+        Raises
+        ------
+        OSError
+            If the file has changed since it was opened.
+        ValueError
+            If the window is closed.
+        """
+        if self.normalizer is not None or type(self).__getitem__ is not HDF5Matrix.__getitem__:
+            return None
+        found, skipped = self._opened().stored(self.start + start, self.start + end)
+        return None if found is None else (found, self.start - skipped)
+
     def __enter__(self) -> Self:
         return self
 

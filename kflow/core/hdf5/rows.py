@@ -111,6 +111,12 @@ class Rows:
         gathered = self._gather(needed)
         return gathered if np.array_equal(needed, rows) else gathered[position]
 
+    def stored(self, first: int, stop: int) -> tuple[NDArray[Any] | None, int]:
+        """Return an array in a mapped file that holds these rows, if there is one, and the row it begins with."""
+        with _lock:
+            self._check_unchanged()
+            return self._quick(first, stop)
+
     def blocks(self, first: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
         """Yield ranges that cover the rows from first to stop: of about `size` bytes, and of whole chunks."""
         deep = self._data.chunks[0] if self._data.chunks else 1

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kflow.core.rows.stored import tensor_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
 
 _BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
+_FEW = 2**24  # bytes that may be copied into memory, whatever the size of the data
+_UNCHECKED = 2**23  # bytes that are taken from a mapped file before it is looked at again
 
 
 def is_read_by_rows(nest: Any) -> bool:
@@ -25,7 +29,8 @@ def is_read_by_rows(nest: Any) -> bool:
 
     The class of such a thing has an attribute ``is_read_by_rows = True``, a ``shape``, and indexing by slices and
     by arrays of row numbers; if it has a method ``unpack`` like that of `HDF5Matrix`, it is called before reading.
-    If ``gives_copies`` is True as well, what it gives is nobody else's, and is not copied once more.
+    If ``gives_copies`` is True as well, what it gives is nobody else's, and is not copied once more. A method
+    ``stored`` like that of `HDF5Matrix` lets TensorFlow take the rows from where they lie.
     """
     if isinstance(nest, Mapping):
         nest = tuple(nest.values())
@@ -156,9 +161,13 @@ class Stream:
         size = batch_size * max(1, _BLOCK // max(1, batch_size * row_bytes))
 
         read_rows = _without_owner(self._read)
+        tensors = self._tensors = self._stored(samples)  # the mapping must not end in a thread of TensorFlow's
 
         def read(numbers: Any) -> Any:
-            blocks = tf.numpy_function(read_rows, [numbers], [sample.dtype for sample in samples])
+            if tensors:
+                blocks = [tf.gather(tensor, numbers + first if first else numbers) for tensor, first in tensors]
+            else:
+                blocks = tf.numpy_function(read_rows, [numbers], [sample.dtype for sample in samples])
             for block, sample in zip(blocks, samples, strict=True):
                 block.set_shape((None, *sample.shape[1:]))
             given = iter(blocks)  # None, for an output without targets or weights, stays None
@@ -169,32 +178,78 @@ class Stream:
         # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        found = self._numbers(size).map(read, num_parallel_calls=2)
+        span = size * max(1, _UNCHECKED // max(1, size * row_bytes)) if tensors else 0
+        found = self._numbers(size, span).map(read, num_parallel_calls=2)
         if size > batch_size:
             found = found.rebatch(batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
         return found.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def _numbers(self, size: int) -> Any:
-        """Return the data set of the numbers of the rows, in blocks."""
+    def _numbers(self, size: int, span: int) -> Any:
+        """Return the data set of the numbers of the rows, in blocks; before each span of rows files are looked at."""
         import tensorflow as tf
 
-        def consecutive(first: Any) -> Any:
-            return tf.range(first, tf.minimum(first + size, stop))
-
-        draw_order = _without_owner(self._draw_order)
-        first_row, stop, rows = self._start, self._stop, self._stop - self._start
+        draw_order, check = _without_owner(self._draw_order), _without_owner(self._check)
+        first_row, rows = self._start, self._stop - self._start
 
         def order(_: Any) -> Any:
             return tf.ensure_shape(tf.numpy_function(draw_order, [], tf.int64), [rows])
 
+        def checked(first: Any) -> Any:
+            return tf.ensure_shape(tf.numpy_function(check, [first], tf.int64), [])
+
+        def within(first: Any) -> Any:
+            return tf.data.Dataset.range(first, tf.minimum(first + span, rows), size)
+
+        def firsts() -> Any:
+            if not span:
+                return tf.data.Dataset.range(0, rows, size)
+            return tf.data.Dataset.range(0, rows, span).map(checked).flat_map(within)
+
         def blocks(numbers: Any) -> Any:
-            firsts = tf.data.Dataset.range(0, rows, size)
-            return firsts.map(lambda first: numbers[first : first + size])
+            return firsts().map(lambda first: numbers[first : first + size])
 
         if not self._shuffle:
-            return tf.data.Dataset.range(first_row, stop, size).map(consecutive)
+            return firsts().map(lambda first: first_row + tf.range(first, tf.minimum(first + size, rows)))
         return tf.data.Dataset.range(1).map(order).flat_map(blocks)
+
+    def _stored(self, samples: list[NDArray[Any]]) -> list[tuple[Any, int]]:
+        """Return a tensor for each array, and the number in it of row 0; none at all if one of them has none.
+
+        A call of Python for each batch waits for the training, which is in Python most of the time.
+        """
+        found: list[tuple[Any, int]] = []
+        for array, sample in zip(self._arrays, samples, strict=True):
+            rows, first = (array, 0) if isinstance(array, np.ndarray) else self._where(array) or (None, 0)
+            tensor = None if rows is None else self._tensor(rows, sample.dtype, is_mapped=rows is not array)
+            if tensor is None:
+                return []
+            found.append((tensor, first))
+        return found
+
+    def _tensor(self, rows: NDArray[Any], fed: np.dtype[Any], *, is_mapped: bool) -> Any:
+        """Return the rows as a tensor of the type that is fed: on a mapped file, or a copy of what is small."""
+        import tensorflow as tf
+
+        tensor = tensor_on(rows) if is_mapped and rows.dtype == fed else None
+        if tensor is None and rows.dtype.kind in "biuf" and rows.nbytes <= _FEW:
+            with tf.device("CPU"):  # whatever device the model is on
+                return tf.constant(self._as_fed(rows, is_fresh=False))
+        return tensor
+
+    def _where(self, array: Any) -> tuple[NDArray[Any], int] | None:
+        """Return where the rows of an array lie, if they lie somewhere as they are; raise if they have changed."""
+        return array.stored(self._start, self._stop) if hasattr(array, "stored") else None
+
+    def _check(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Raise if rows that are taken from where they lie are no longer those that were asked for."""
+        try:
+            for array in self._arrays:
+                self._where(array)
+        except Exception as error:
+            self.error = error
+            raise
+        return first
 
     def begin_epoch(self, epoch: int) -> None:
         """Let the next order be that of an epoch, however often the data were looked at before."""
