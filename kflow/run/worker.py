@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -29,16 +30,20 @@ WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: str, scratch: str | None = None) -> None:
     """Serve tasks until standard input closes.
 
     Parameters
     ----------
-    descriptor : int
-        Where the events go.
+    descriptor : str
+        The number of the descriptor where the events go.
+    scratch : str, optional
+        The folder for temporary files; default that of the system. A worker is killed in the end, and what libraries
+        would remove at exit (TensorFlow writes a file for each function that it translates) would stay there.
     """
-    os.set_inheritable(descriptor, False)  # what a step starts must not keep the line open
-    replies = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
+    tempfile.tempdir = scratch
+    os.set_inheritable(int(descriptor), False)  # what a step starts must not keep the line open
+    replies = os.fdopen(int(descriptor), "w", encoding="utf-8", buffering=1)
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(_take_input(), tasks), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
@@ -225,4 +230,4 @@ def _cause(text: str) -> str | None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*sys.argv[1:])
