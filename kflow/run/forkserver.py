@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -39,15 +38,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
     runner = socket.socket(fileno=os.dup(_RUNNER))
     is_forkable = _import(sys.argv[1:], runner)
-    replies, *scratch = _Server(runner).serve()
+    replies = _Server(runner).serve()
     if not is_forkable:
-        os.set_inheritable(int(replies), True)
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "kflow.run.worker", replies, *scratch])  # noqa: S606
+        os.set_inheritable(replies, True)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "kflow.run.worker", str(replies)])  # noqa: S606
     if "numpy.random" in sys.modules:  # what is drawn without a seed must be different in each, as anywhere else
         sys.modules["numpy.random"].seed()
     from kflow.run import worker
 
-    worker.main(replies, *scratch)
+    worker.main(replies)
 
 
 def _import(modules: list[str], runner: socket.socket) -> bool:
@@ -103,11 +102,9 @@ class _Server:
         self._words = watchdog.hear(signal.SIGCHLD)
         self._lines: dict[int, tuple[int, int]] = {}
         """Orders and life, by the number of the watchdog."""
-        self._scratch = _make_scratch()
-        """The folder for what the workers write to temporary files, each in one with the number of its watchdog."""
 
-    def serve(self) -> list[str]:
-        """Fork a worker for each message; return, in that worker, the arguments of `kflow.run.worker.main`."""
+    def serve(self) -> int:
+        """Fork a worker for each message; return, in that worker, the descriptor for its replies."""
         while True:
             ready = self._wait()
             for pid in watchdog.reap():
@@ -119,12 +116,11 @@ class _Server:
                 message, descriptors, _, _ = socket.recv_fds(self._runner, 16, LINES)
                 if not message:
                     watchdog.end_everything()
-                    watchdog.remove(self._scratch)
                     os._exit(0)
                 if len(descriptors) < LINES:  # this process has no room for them
                     _close_all(descriptors)
-                elif (arguments := self._fork(descriptors)) is not None:
-                    return arguments
+                elif not self._fork(descriptors):
+                    return descriptors[_REPLIES]
 
     def _wait(self) -> set[int]:
         """Wait until somebody has something to say; return whose descriptors they are."""
@@ -141,25 +137,21 @@ class _Server:
         if pid in self._lines:
             lines = self._lines.pop(pid)
             watchdog.end_everything(spared=set(self._lines), seconds=_PATIENCE)
-            watchdog.remove(self._scratch_of(pid))
             _close_all(lines)
 
-    def _scratch_of(self, pid: int) -> str | None:
-        return self._scratch and f"{self._scratch}/{pid}"
-
-    def _fork(self, descriptors: list[int]) -> list[str] | None:
-        """Fork a worker below a watchdog of its own; return None in the server, and its arguments in the worker."""
+    def _fork(self, descriptors: list[int]) -> bool:
+        """Fork a worker below a watchdog of its own; tell whether this process still is the server."""
         try:
             pid = os.fork()
         except OSError:  # there are too many processes: the runner hears the end of a life that was none
             _close_all(descriptors)
-            return None
+            return True
         if pid:
             with contextlib.suppress(OSError):  # nobody listens any more
                 os.write(descriptors[_LIFE], FORKED)
             self._lines[pid] = descriptors[_ORDERS], descriptors[_LIFE]
             _close_all(descriptors[:_ORDERS])
-            return None
+            return True
         os.setsid()
         self._let_go()
         for source, *places in ((descriptors[_TASKS], 0), (descriptors[_PRINTED], 1, 2)):
@@ -167,14 +159,8 @@ class _Server:
                 os.dup2(source, place)
         _close_all(descriptors[i] for i in (_TASKS, _PRINTED, _ORDERS))
         os.set_inheritable(descriptors[_REPLIES], False)  # what a step starts must not keep the line open
-        scratch = self._scratch_of(os.getpid())
-        try:
-            if scratch:
-                os.mkdir(scratch, 0o700)  # noqa: PTH102
-        except OSError:  # its disk is full; most steps need none
-            scratch = None
-        watchdog.guard(descriptors[_LIFE], scratch)
-        return [str(descriptors[_REPLIES]), *([scratch] if scratch else [])]
+        watchdog.guard(descriptors[_LIFE])
+        return False
 
     def _let_go(self) -> None:
         """Close what belongs to the server alone."""
@@ -183,12 +169,6 @@ class _Server:
         _close_all(self._words)
         for lines in self._lines.values():
             _close_all(lines)
-
-
-def _make_scratch() -> str | None:
-    with contextlib.suppress(OSError):  # there is no place that can be written
-        return tempfile.mkdtemp(prefix="kflow-")
-    return None
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

@@ -19,15 +19,13 @@ _RUNNER = 0
 """The descriptor whose other end only the runner holds: standard input, on which tasks come."""
 
 
-def guard(life: int, scratch: str | None) -> None:
+def guard(life: int) -> None:
     """Fork, and go on in the child as the worker; this process ends with it, or with the runner, and ends the rest.
 
     Parameters
     ----------
     life : int
         The descriptor on which the status of the worker is told, when nothing is left of it.
-    scratch : str, optional
-        A folder that is removed then.
     """
     adopt_orphans()
     words = hear(signal.SIGCHLD, signal.SIGTERM)
@@ -35,7 +33,6 @@ def guard(life: int, scratch: str | None) -> None:
     if worker:
         status = _wait(worker, words[0])
         end_everything()
-        remove(scratch)
         with contextlib.suppress(OSError):  # nobody listens any more
             os.write(life, str(status).encode())
         os._exit(0)
@@ -45,14 +42,6 @@ def guard(life: int, scratch: str | None) -> None:
     for name in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
     _control(_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
-
-
-def remove(folder: str | None) -> None:
-    """Remove a folder with all that is in it, as far as that can be done."""
-    import shutil  # the runner imports this module as well, and has no use for it
-
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def adopt_orphans() -> None:

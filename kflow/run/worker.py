@@ -13,11 +13,11 @@ import os
 import queue
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,20 +30,16 @@ WORK = "work"
 """The folder, beside the outputs, for what a step needs while it runs."""
 
 
-def main(descriptor: str, scratch: str | None = None) -> None:
+def main(descriptor: int) -> None:
     """Serve tasks until standard input closes.
 
     Parameters
     ----------
-    descriptor : str
-        The number of the descriptor where the events go.
-    scratch : str, optional
-        The folder for temporary files; default that of the system. A worker is killed in the end, and what libraries
-        would remove at exit (TensorFlow writes a file for each function that it translates) would stay there.
+    descriptor : int
+        Where the events go.
     """
-    tempfile.tempdir = scratch
-    os.set_inheritable(int(descriptor), False)  # what a step starts must not keep the line open
-    replies = os.fdopen(int(descriptor), "w", encoding="utf-8", buffering=1)
+    os.set_inheritable(descriptor, False)  # what a step starts must not keep the line open
+    replies = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(_take_input(), tasks), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what Ctrl-C means
@@ -51,7 +47,7 @@ def main(descriptor: str, scratch: str | None = None) -> None:
     while True:
         task = json.loads(tasks.get())
         _send(replies, {"event": "started"})
-        reply = serve(task, lambda event: _send(replies, event))
+        reply = serve(task, partial(_send, replies))
         _recover_output(output, streams)
         with contextlib.suppress(OSError):  # a step may have closed it
             os.write(2, reply.get("traceback", "").encode("utf-8", "backslashreplace"))
@@ -75,6 +71,14 @@ def _recover_output(output: int, streams: tuple[Any, Any]) -> None:
         setattr(sys, name, stream)
 
 
+def _remove_translations() -> None:
+    """Remove the files of the functions that TensorFlow has translated: it would at exit, and a worker is killed."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and getattr(module, "__file__", None):
+            with contextlib.suppress(OSError):
+                os.unlink(module.__file__)  # type: ignore[arg-type]  # noqa: PTH108
+
+
 def _take_input() -> IO[str]:
     """Take standard input for the tasks alone: a step that reads it (a forgotten breakpoint) finds it at its end."""
     tasks = os.fdopen(os.dup(0), encoding="utf-8")
@@ -91,6 +95,7 @@ def _listen(lines: IO[str], tasks: "queue.Queue[str]") -> None:
 
 
 def _send(replies: IO[str], event: Mapping[str, Any]) -> None:
+    _remove_translations()
     replies.write(json.dumps(event) + "\n")
 
 
@@ -230,4 +235,4 @@ def _cause(text: str) -> str | None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(int(sys.argv[1]))

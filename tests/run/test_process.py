@@ -166,45 +166,23 @@ def test_a_worker_is_a_program_of_its_own_where_an_import_starts_threads(
     worker.server.stop()
 
 
-@pytest.mark.parametrize("imports", [(), ("busy",)])
-@pytest.mark.parametrize("ending", ["pass", "os._exit(5)", "os.kill(0, signal.SIGKILL)"])
-def test_no_temporary_file_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: tuple[str, ...], ending: str
+def test_functions_that_tensorflow_translates_leave_no_files(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Libraries remove theirs at exit (TensorFlow one for each function that it translates), to which none comes."""
-    (tmp_path / "busy.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    )
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    worker = Worker(ForkServer(imports=imports))
+    """They go when the step is over, or has something to tell: a worker is killed, and comes to no exit."""
+    folder = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    worker = Worker(ForkServer(imports=("keras",)))
     body = (
-        f"import tempfile\nnumber, path = tempfile.mkstemp()\nos.close(number)\nPath('made').write_text(path)\n{ending}"
+        "import tensorflow as tf\n@tf.function\ndef positive(x):\n    if x > 0:\n        return x\n    return -x\n"
+        "assert positive(tf.constant(-2)) == 2\nPath('made').write_text(' '.join(os.listdir(os.environ['TMPDIR'])))"
     )
 
-    with contextlib.suppress(WorkerDied):
-        worker.run(make_task(tmp_path, body), ignore)
-    worker.stop()
-
-    made = Path((tmp_path / "made").read_text())
-    assert (tmp_path / "tmp") in made.parents
-    assert not made.exists()
-    worker.server.stop()
-    assert not list((tmp_path / "tmp").iterdir())
-
-
-def test_a_step_runs_though_there_is_no_place_for_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Most steps need none, and one that does is told so by what it calls."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    worker = Worker(ForkServer())
-
-    reply = worker.run(make_task(tmp_path, "pass"), ignore)
+    reply = worker.run(make_task(tmp_path, body), ignore)
 
     assert reply["event"] == "done"
+    assert "__autograph_generated_file" in (tmp_path / "made").read_text()
+    assert not list(folder.glob("__autograph*"))
     worker.stop()
     worker.server.stop()
 

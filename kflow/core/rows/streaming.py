@@ -21,7 +21,6 @@ __all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"
 
 _BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
 _FEW = 2**24  # bytes that may be copied into memory, whatever the size of the data
-_UNCHECKED = 2**23  # bytes that are taken from a mapped file before it is looked at again
 
 
 def is_read_by_rows(nest: Any) -> bool:
@@ -178,15 +177,14 @@ class Stream:
         # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        span = size * max(1, _UNCHECKED // max(1, size * row_bytes)) if tensors else 0
-        found = self._numbers(size, span).map(read, num_parallel_calls=2)
+        found = self._numbers(size, is_checked=bool(tensors)).map(read, num_parallel_calls=2)
         if size > batch_size:
             found = found.rebatch(batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
         return found.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def _numbers(self, size: int, span: int) -> Any:
-        """Return the data set of the numbers of the rows, in blocks; before each span of rows files are looked at."""
+    def _numbers(self, size: int, *, is_checked: bool) -> Any:
+        """Return the data set of the numbers of the rows, in blocks; perhaps the files are looked at before each."""
         import tensorflow as tf
 
         draw_order, check = _without_owner(self._draw_order), _without_owner(self._check)
@@ -198,13 +196,9 @@ class Stream:
         def checked(first: Any) -> Any:
             return tf.ensure_shape(tf.numpy_function(check, [first], tf.int64), [])
 
-        def within(first: Any) -> Any:
-            return tf.data.Dataset.range(first, tf.minimum(first + span, rows), size)
-
         def firsts() -> Any:
-            if not span:
-                return tf.data.Dataset.range(0, rows, size)
-            return tf.data.Dataset.range(0, rows, span).map(checked).flat_map(within)
+            found = tf.data.Dataset.range(0, rows, size)
+            return found.map(checked) if is_checked else found
 
         def blocks(numbers: Any) -> Any:
             return firsts().map(lambda first: numbers[first : first + size])
@@ -216,30 +210,34 @@ class Stream:
     def _stored(self, samples: list[NDArray[Any]]) -> list[tuple[Any, int]]:
         """Return a tensor for each array, and the number in it of row 0; none at all if one of them has none.
 
-        A call of Python for each batch waits for the training, which is in Python most of the time.
+        Reading in Python waits for the training, which is in Python most of the time.
         """
-        found: list[tuple[Any, int]] = []
-        for array, sample in zip(self._arrays, samples, strict=True):
-            rows, first = (array, 0) if isinstance(array, np.ndarray) else self._where(array) or (None, 0)
-            tensor = None if rows is None else self._tensor(rows, sample.dtype, is_mapped=rows is not array)
-            if tensor is None:
-                return []
-            found.append((tensor, first))
-        return found
-
-    def _tensor(self, rows: NDArray[Any], fed: np.dtype[Any], *, is_mapped: bool) -> Any:
-        """Return the rows as a tensor of the type that is fed: on a mapped file, or a copy of what is small."""
         import tensorflow as tf
 
-        tensor = tensor_on(rows) if is_mapped and rows.dtype == fed else None
-        if tensor is None and rows.dtype.kind in "biuf" and rows.nbytes <= _FEW:
-            with tf.device("CPU"):  # whatever device the model is on
-                return tf.constant(self._as_fed(rows, is_fresh=False))
-        return tensor
+        if not tf.executing_eagerly():  # what a graph takes, it must have in itself
+            return []
+        found = [self._tensor(array, sample.dtype) for array, sample in zip(self._arrays, samples, strict=True)]
+        return [each for each in found if each] if all(found) else []
+
+    def _tensor(self, array: Any, fed: np.dtype[Any]) -> tuple[Any, int] | None:
+        """Return a tensor with the rows, and the number in it of row 0: on a mapped file, or a copy of few rows."""
+        import tensorflow as tf
+
+        rows, first = (array, 0) if isinstance(array, np.ndarray) else self._where(array) or (None, 0)
+        if rows is None:
+            return None
+        tensor = tensor_on(rows) if rows is not array and rows.dtype == fed else None
+        if tensor is not None:
+            return tensor, first
+        used = rows[self._start + first : self._stop + first]
+        if used.dtype.kind not in "biuf" or used.nbytes > _FEW:
+            return None
+        with tf.device("CPU"):  # whatever device the model is on
+            return tf.constant(self._as_fed(used, is_fresh=False)), -self._start
 
     def _where(self, array: Any) -> tuple[NDArray[Any], int] | None:
         """Return where the rows of an array lie, if they lie somewhere as they are; raise if they have changed."""
-        return array.stored(self._start, self._stop) if hasattr(array, "stored") else None
+        return array.stored(self._start, self._stop) if hasattr(type(array), "stored") else None
 
     def _check(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
         """Raise if rows that are taken from where they lie are no longer those that were asked for."""
