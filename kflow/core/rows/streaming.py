@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
 
 _BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
+_UNCHECKED = 4  # batches, larger than that, that are taken from a mapped file before it is looked at again
 _FEW = 2**24  # bytes that may be copied into memory, whatever the size of the data
 
 
@@ -177,14 +178,15 @@ class Stream:
         # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        found = self._numbers(size, is_checked=bool(tensors)).map(read, num_parallel_calls=2)
+        span = size * (_UNCHECKED if row_bytes * size > _BLOCK else 1) if tensors else 0
+        found = self._numbers(size, span).map(read, num_parallel_calls=2)
         if size > batch_size:
             found = found.rebatch(batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
         return found.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def _numbers(self, size: int, *, is_checked: bool) -> Any:
-        """Return the data set of the numbers of the rows, in blocks; perhaps the files are looked at before each."""
+    def _numbers(self, size: int, span: int) -> Any:
+        """Return the data set of the numbers of the rows, in blocks; before each span of rows files are looked at."""
         import tensorflow as tf
 
         draw_order, check = _without_owner(self._draw_order), _without_owner(self._check)
@@ -196,9 +198,12 @@ class Stream:
         def checked(first: Any) -> Any:
             return tf.ensure_shape(tf.numpy_function(check, [first], tf.int64), [])
 
+        def within(first: Any) -> Any:
+            return tf.data.Dataset.range(first, tf.minimum(first + span, rows), size)
+
         def firsts() -> Any:
-            found = tf.data.Dataset.range(0, rows, size)
-            return found.map(checked) if is_checked else found
+            found = tf.data.Dataset.range(0, rows, span or size)
+            return found.map(checked).flat_map(within) if span else found
 
         def blocks(numbers: Any) -> Any:
             return firsts().map(lambda first: numbers[first : first + size])
