@@ -23,6 +23,8 @@ from measure import Medians, measure, show
 
 from kflow.core import HDF5Matrix  # noqa: TID253
 
+Fits = dict[str, Callable[[], tuple[float, float]]]
+"""By route, a training that returns its wall and CPU seconds."""
 KINDS = ("Private_Dirty", "Private_Clean")
 
 
@@ -114,12 +116,9 @@ def _epochs(path: Path, rounds: int) -> None:
         routes = {"arrays": (x[:rows], y[:rows])}
         for name in ("contiguous", "gzip"):
             routes[f"HDF5Matrix, {name}"] = HDF5Matrix(path, name, end=rows), HDF5Matrix(path, "labels", end=rows)
-        shape = keras.Input((28, 28)), keras.layers.Rescaling(1 / 32)
-        fits = {name: _fit([*shape, *layers, keras.layers.Dense(32)], data, size) for name, data in routes.items()}
+        first = keras.Input((28, 28)), keras.layers.Rescaling(1 / 32)
+        fits = {name: _fit([*first, *layers, keras.layers.Dense(32)], data, size) for name, data in routes.items()}
         _show_epochs(f"an epoch of fit, shuffled: {title}", fits, rounds, "HDF5Matrix, contiguous")
-
-
-Fits = dict[str, Callable[[], tuple[float, float]]]
 
 
 def _show_epochs(title: str, fits: Fits, rounds: int, name: str) -> None:

@@ -47,12 +47,12 @@ def main(descriptor: int) -> None:
     while True:
         task = json.loads(tasks.get())
         _send(replies, {"event": "started"})
-        reply = serve(task, partial(_send, replies))
+        reply = serve(task, partial(_tell, replies))
         _recover_output(output, streams)
         with contextlib.suppress(OSError):  # a step may have closed it
             os.write(2, reply.get("traceback", "").encode("utf-8", "backslashreplace"))
             os.write(output, task["mark"].encode())
-        _send(replies, reply)
+        _tell(replies, reply)
 
 
 def _recover_output(output: int, streams: tuple[Any, Any]) -> None:
@@ -94,8 +94,13 @@ def _listen(lines: IO[str], tasks: "queue.Queue[str]") -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _send(replies: IO[str], event: Mapping[str, Any]) -> None:
+def _tell(replies: IO[str], event: Mapping[str, Any]) -> None:
+    """Send what a step has to say; as it may be ended from then on, its temporary files go before."""
     _remove_translations()
+    _send(replies, event)
+
+
+def _send(replies: IO[str], event: Mapping[str, Any]) -> None:
     replies.write(json.dumps(event) + "\n")
 
 

@@ -83,6 +83,17 @@ def test_unpacking_does_not_change_values(stored, is_shuffled):
     np.testing.assert_array_equal(rows[order], values[5:95][order])
 
 
+def test_rows_lie_in_the_file_as_they_are_only_if_nothing_is_done_to_them(stored):
+    """What is done to a block when it is read cannot be seen in the file."""
+    path, values = stored
+    rows = _rows(path, start=5, end=95)
+
+    found, first = rows.stored(0, 90)
+
+    np.testing.assert_array_equal(found[first : first + 90], values[5:95])
+    assert rows.then({"do": "scale", "factor": 2.0}).stored(0, 90) is None
+
+
 @given(count=st.integers(1, 100), block=st.integers(1, 700))
 def test_blocks_are_all_rows(tmp_path_factory, count, block):
     """The blocks, one after another, are the array, whatever their size."""
