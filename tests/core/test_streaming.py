@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -287,17 +288,37 @@ def test_rows_that_lie_as_they_are_fed_are_not_read_by_python(images, name, shuf
         np.testing.assert_array_equal(mine[1], other[1])
 
 
-def test_a_change_is_noticed_while_rows_are_taken_from_the_file(images, monkeypatch):
-    """The file is looked at every few rows, so that no epoch ends with what is not in the file any more."""
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("unseen", "most"), [(0, 40), (1e9, 4000)], ids=["now and then", "at the end"])
+def test_a_change_is_noticed_while_rows_are_taken_from_the_file(images, monkeypatch, unseen, most, shuffle):
+    """The file is looked at now and then, and at the end: no epoch ends well with rows that were changed in it."""
     monkeypatch.setattr(streaming, "_BLOCK", 1)
-    stream = streaming.Stream(HDF5Matrix(images, "x"), 1)
-    taken = iter(stream.dataset)
+    monkeypatch.setattr(streaming, "_UNSEEN", unseen)
+    taken = iter(streaming.Stream(HDF5Matrix(images, "x"), 1, shuffle=shuffle).dataset)
     next(taken)
+    given = 0
 
     os.utime(images, (0, 0))
 
     with pytest.raises(tf.errors.OpError, match="has changed since it was opened"):
-        list(taken)
+        for given, _ in enumerate(taken, 1):  # noqa: B007 - counted
+            pass
+    assert given < most
+
+
+def test_a_clock_that_is_set_back_hides_no_change(images, monkeypatch):
+    """A look that lies in the future is no look."""
+    monkeypatch.setattr(streaming, "_BLOCK", 1)
+    stream = streaming.Stream(HDF5Matrix(images, "x"), 1)
+    stream._looked[0] = time.time() + 3600
+    taken = iter(stream.dataset)
+    next(taken)
+
+    os.utime(images, (0, 0))
+    stream._looked[0] = time.time() + 3600
+
+    with pytest.raises(tf.errors.OpError, match="has changed since it was opened"):
+        [next(taken) for _ in range(100)]
     assert isinstance(stream.error, OSError)
 
 

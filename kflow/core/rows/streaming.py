@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
 
 _BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
-_UNCHECKED = 4  # batches, larger than that, that are taken from a mapped file before it is looked at again
+_UNSEEN = 0.05  # seconds for which rows are taken from a mapped file that nobody looked at: each look waits for Python
 _FEW = 2**24  # bytes that may be copied into memory, whatever the size of the data
 
 
@@ -141,6 +142,8 @@ class Stream:
         self._batch_size, self._shuffle = batch_size, shuffle
         self._seed = random.getrandbits(64) if seed is None and shuffle else seed
         self._epoch = 0
+        self._looked = empty_aligned((1,), np.dtype("float64"))  # when, in seconds since 1970; read by TensorFlow
+        self._looked[0] = 0.0
         self._floatx = keras.config.floatx()
         leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
         self._arrays = [leaf if is_read_by_rows(leaf) else np.asarray(leaf) for leaf in leaves]
@@ -160,14 +163,10 @@ class Stream:
         row_bytes = sum(sample.nbytes for sample in samples)
         size = batch_size * max(1, _BLOCK // max(1, batch_size * row_bytes))
 
-        read_rows = _without_owner(self._read)
-        tensors = self._tensors = self._stored(samples)  # the mapping must not end in a thread of TensorFlow's
+        read_block = self._reading(samples, size)
 
-        def read(numbers: Any) -> Any:
-            if tensors:
-                blocks = [tf.gather(tensor, numbers + first if first else numbers) for tensor, first in tensors]
-            else:
-                blocks = tf.numpy_function(read_rows, [numbers], [sample.dtype for sample in samples])
+        def read(first: Any, numbers: Any) -> Any:
+            blocks = read_block(first, numbers)
             for block, sample in zip(blocks, samples, strict=True):
                 block.set_shape((None, *sample.shape[1:]))
             given = iter(blocks)  # None, for an output without targets or weights, stays None
@@ -178,38 +177,53 @@ class Stream:
         # The optimizer of graphs takes longer than it saves here; nothing is left to it. Keras does the same.
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        span = size * (_UNCHECKED if row_bytes * size > _BLOCK else 1) if tensors else 0
-        found = self._numbers(size, span).map(read, num_parallel_calls=2)
+        found = self._numbers(size).map(read, num_parallel_calls=2)
         if size > batch_size:
             found = found.rebatch(batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
         return found.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def _numbers(self, size: int, span: int) -> Any:
-        """Return the data set of the numbers of the rows, in blocks; before each span of rows files are looked at."""
+    def _reading(self, samples: list[NDArray[Any]], size: int) -> Callable[[Any, Any], list[Any]]:
+        """Return a function for TensorFlow: of the rows before a block and the numbers in it, its rows of each array.
+
+        Rows that are taken from where they lie are looked at now and then, and at the end: each look waits for Python.
+        """
         import tensorflow as tf
 
-        draw_order, check = _without_owner(self._draw_order), _without_owner(self._check)
+        read, look = _without_owner(self._read), _without_owner(self._look)
+        tensors = self._tensors = self._stored(samples)  # the mapping must not end in a thread of TensorFlow's
+        if not tensors:
+            return lambda _, numbers: tf.numpy_function(read, [numbers], [sample.dtype for sample in samples])
+        rows, looked = self._stop - self._start, tensor_on(self._looked)
+
+        def take(first: Any, numbers: Any) -> list[Any]:
+            with tf.control_dependencies([_if(tf.abs(tf.timestamp() - looked[0]) > _UNSEEN, look)]):
+                blocks = [tf.gather(tensor, numbers + row if row else numbers) for tensor, row in tensors]
+            with tf.control_dependencies(blocks):
+                seen = _if(first + size >= rows, look)
+            with tf.control_dependencies([seen]):
+                return [tf.identity(block) for block in blocks]
+
+        return take
+
+    def _numbers(self, size: int) -> Any:
+        """Return the data set of blocks of rows: how many come before each block, and the numbers of its rows."""
+        import tensorflow as tf
+
+        draw_order = _without_owner(self._draw_order)
         first_row, rows = self._start, self._stop - self._start
 
         def order(_: Any) -> Any:
             return tf.ensure_shape(tf.numpy_function(draw_order, [], tf.int64), [rows])
 
-        def checked(first: Any) -> Any:
-            return tf.ensure_shape(tf.numpy_function(check, [first], tf.int64), [])
-
-        def within(first: Any) -> Any:
-            return tf.data.Dataset.range(first, tf.minimum(first + span, rows), size)
-
-        def firsts() -> Any:
-            found = tf.data.Dataset.range(0, rows, span or size)
-            return found.map(checked).flat_map(within) if span else found
+        def in_order(first: Any) -> Any:
+            return first, first_row + tf.range(first, tf.minimum(first + size, rows))
 
         def blocks(numbers: Any) -> Any:
-            return firsts().map(lambda first: numbers[first : first + size])
+            return tf.data.Dataset.range(0, rows, size).map(lambda first: (first, numbers[first : first + size]))
 
         if not self._shuffle:
-            return firsts().map(lambda first: first_row + tf.range(first, tf.minimum(first + size, rows)))
+            return tf.data.Dataset.range(0, rows, size).map(in_order)
         return tf.data.Dataset.range(1).map(order).flat_map(blocks)
 
     def _stored(self, samples: list[NDArray[Any]]) -> list[tuple[Any, int]]:
@@ -244,7 +258,7 @@ class Stream:
         """Return where the rows of an array lie, if they lie somewhere as they are; raise if they have changed."""
         return array.stored(self._start, self._stop) if hasattr(type(array), "stored") else None
 
-    def _check(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _look(self) -> np.bool_:
         """Raise if rows that are taken from where they lie are no longer those that were asked for."""
         try:
             for array in self._arrays:
@@ -252,7 +266,8 @@ class Stream:
         except Exception as error:
             self.error = error
             raise
-        return first
+        self._looked[0] = time.time()
+        return np.True_
 
     def begin_epoch(self, epoch: int) -> None:
         """Let the next order be that of an epoch, however often the data were looked at before."""
@@ -294,6 +309,13 @@ class Stream:
         return copy
 
 
+def _if(condition: Any, function: Callable[..., Any]) -> Any:
+    """Return an operation that calls a function of Python, if a condition holds as it is computed."""
+    import tensorflow as tf
+
+    return tf.cond(condition, lambda: tf.numpy_function(function, [], tf.bool), lambda: False)
+
+
 def _without_owner(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls a method without keeping its object: TensorFlow keeps functions for ever."""
     reference = weakref.WeakMethod(method)
@@ -309,16 +331,14 @@ def _without_owner(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a new array, not filled; a large one begins at a multiple of 64, so that TensorFlow need not copy it.
+    """Return a new array, not filled, that begins at a multiple of 64, so that TensorFlow need not copy it.
 
     Examples
     --------
-    >>> empty_aligned((2, 2**14), np.dtype("float32")).ctypes.data % 64
+    >>> empty_aligned((2, 3), np.dtype("float32")).ctypes.data % 64
     0
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < 2**16:
-        return np.empty(shape, dtype)
     space = np.empty(size + 64, np.uint8)
     first = -space.ctypes.data % 64
     return space[first : first + size].view(dtype).reshape(shape)
