@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -74,6 +75,7 @@ TYPES = {
 }
 
 
+@cache
 def artifact_type(name: str) -> ArtifactType:
     """Return the module of an artifact type."""
     return cast(ArtifactType, import_module(TYPES[name]))

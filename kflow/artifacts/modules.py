@@ -40,7 +40,7 @@ _fingerprinted: ContextVar[_Code] = ContextVar("_fingerprinted", default=_NONE)
 
 @contextlib.contextmanager
 def holding_code_to(
-    root: Path, digests: Mapping[str, str], libraries: Mapping[str, str], others: Iterable[Path] = ()
+    root: Path, digests: Mapping[str, str], libraries: Mapping[str, str], others: Iterable[str] = ()
 ) -> Iterator[None]:
     """Refuse user code, for the length of a block, that is not in the fingerprint of the step as it is.
 
@@ -54,11 +54,12 @@ def holding_code_to(
         The SHA-256 of each file.
     libraries : mapping of str to str
         The versions of the libraries, of which those count that are imported from their sources.
-    others : iterable of Path, optional
-        Folders whose files count otherwise: the stored results that the step takes, and the package of its kind.
+    others : iterable of str, optional
+        The real paths of folders whose files count otherwise: the stored results that the step takes, and the package
+        of its kind.
     """
     files = {os.path.realpath(root / path): (path, digest) for path, digest in digests.items()}
-    token = _fingerprinted.set(_Code(files, libraries, root, frozenset(map(os.path.realpath, others))))
+    token = _fingerprinted.set(_Code(files, libraries, root, frozenset(others)))
     try:
         yield
     finally:

@@ -9,6 +9,10 @@ import io
 import os
 import sys
 
+TYPE_CHECKING = False  # that of typing takes a while to import, and a run that has nothing to do needs no other
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
@@ -62,16 +66,15 @@ def _carry_out() -> int:
         if code is not None:
             return code
     gc.disable()  # what is imported stays; the garbage in between is less than the time that looking for it takes
-    if sys.argv[1:2] == ["plan"] and len(sys.argv) == 3 and not sys.argv[2].startswith("-") and not _is_completing():
-        return _plan(sys.argv[2])
+    if len(sys.argv) == 3 and not sys.argv[2].startswith("-") and "_KFLOW_COMPLETE" not in os.environ:
+        if sys.argv[1] == "plan":
+            return _plan(sys.argv[2])
+        if sys.argv[1] == "run" and "KFLOW_NO_PUSH" not in os.environ:
+            return _run(sys.argv[2])
     from kflow.cli.app import app
 
     app()
     return 0
-
-
-def _is_completing() -> bool:
-    return "_KFLOW_COMPLETE" in os.environ
 
 
 def _plan(file: str) -> int:
@@ -80,8 +83,30 @@ def _plan(file: str) -> int:
 
     from kflow.cli.plan import run
 
-    store, remote = os.environ.get("KFLOW_STORE"), os.environ.get("KFLOW_REMOTE")
-    return run(Path(file), store=Path(store) if store else None, remote=remote)
+    store, remote = _places()
+    return run(Path(file), store=store, remote=remote)
+
+
+def _run(file: str) -> int:
+    """Run a workflow without options, which needs no command-line library either."""
+    from pathlib import Path
+
+    from kflow.cli.run import run
+
+    gc.freeze()
+    gc.enable()  # from here on garbage is looked for
+    choice = {"only": [], "first": [], "last": [], "is_forced": False}
+    wishes = {"jobs": None, "keeps_going": False, "shows_output": False}
+    store, remote = _places()
+    return run(Path(file), [], choice, wishes, store, remote=remote, pushes=True, is_locked=False, is_debug=False)
+
+
+def _places() -> "tuple[Path | None, str | None]":
+    """Return the store and the remote that the environment names."""
+    from pathlib import Path
+
+    store = os.environ.get("KFLOW_STORE")
+    return Path(store) if store else None, os.environ.get("KFLOW_REMOTE")
 
 
 def _leave_signals() -> None:

@@ -95,7 +95,7 @@ def _compile(scene: Scene, entries: Iterable[Entry], outcome: Mapping[str, Any])
     with contextlib.suppress(_DoubtError, OSError):
         here = os.getcwd() + os.sep  # noqa: PTH109
         watched = dict(_look_again(scene))
-        folders = list(dict.fromkeys(os.fspath(entry.folder) for entry in entries))
+        folders = list(dict.fromkeys(entry.place for entry in entries))
         manifests = [_require(state(f"{folder}/{MANIFEST}")) for folder in folders]
         for entry in entries:
             watched |= _contents(entry)
@@ -152,7 +152,7 @@ def _contents(entry: Entry) -> dict[str, State]:
     """Return the state of the files of an entry, and of those that it refers to."""
     found = {}
     for name, content in entry.manifest.files.items():
-        path = f"{entry.folder}/{name}"
+        path = f"{entry.place}/{name}"
         found[path] = _require(state(path), content.size)
     for each in entry.manifest.external:
         found[each.path] = _require(state(each.path), each.size)

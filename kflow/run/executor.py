@@ -26,7 +26,7 @@ from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
-from kflow.run.steps import Crew, Job, Outcome, carry_out
+from kflow.run.steps import Crew, Job, Outcome, carry_out, runs_here
 from kflow.run.workers import Workers
 from kflow.store.entry import Entry
 from kflow.store.locks import held
@@ -287,7 +287,7 @@ def _start(run: Run, name: str, action: Action) -> None:
     run.note(name, is_end=False)
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
-    run.running[name] = Running(demand, gpus, time.monotonic())
+    run.running[name] = Running(demand, gpus, time.monotonic(), has_log=not runs_here(job))
 
 
 def _work(run: Run, job: Job) -> None:

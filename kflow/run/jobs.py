@@ -40,7 +40,7 @@ def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
     return {
         "kind": step.spec.kind,
         "root": str(run.workspace.root),
-        "log": str(run.folder / "logs" / f"{name}.log"),
+        "log": f"{run.folder}/logs/{name}.log",
         "echo": run.wishes.shows_output,
         "seed": run.bound.workflow.seed,
         "gpus": gpus,
@@ -59,7 +59,7 @@ def _inputs(run: Run, name: str) -> dict[str, Any]:
         found[link.text] = {
             "type": output.type,
             "description": output.description,
-            "folder": str(entry.folder / link.output),
+            "folder": f"{entry.place}/{link.output}",
         }
     return found
 

@@ -45,15 +45,15 @@ class Journal:
         with contextlib.suppress(OSError):  # what counts has been synced
             os.close(self._descriptor)
 
-    def note(self, step: str, state: dict[str, Any], *, is_end: bool) -> None:
-        """Append what is now known of a step; the end of one will be on the disk soon, see `catch_up`.
+    def note(self, step: str, state: str, *, is_end: bool) -> None:
+        """Append what is now known of a step, as JSON; the end of one will be on the disk soon, see `catch_up`.
 
         Raises
         ------
         OSError
             If the disk is full.
         """
-        line = json.dumps({"step": step, "state": state}).encode() + b"\n"
+        line = f'{{"step": {json.dumps(step)}, "state": {state}}}\n'.encode()
         try:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

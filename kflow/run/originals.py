@@ -31,7 +31,9 @@ class Original:
             is_same = now[: len(self.known)] == self.known or (now[0] == self.known[0] and self._holds_still(now))
         except OSError:
             is_same = False
-        return replace(self, known=now) if is_same else None
+        if not is_same:
+            return None
+        return self if now == self.known else replace(self, known=now)
 
     def _holds_still(self, now: State) -> bool:
         """Read the file, whose times alone are others: it may have been touched."""

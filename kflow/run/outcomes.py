@@ -23,8 +23,9 @@ _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from
 def end_step(run: Run, name: str, outcome: Any) -> None:
     """Note what came of a step: a result, a failure, or something that ends the run."""
     step = run.record.steps[name]
-    step.duration = round(time.monotonic() - run.running[name].began, 3)
-    if (run.folder / "logs" / f"{name}.log").exists():
+    running = run.running[name]
+    step.duration = round(time.monotonic() - running.began, 3)
+    if running.has_log and (run.folder / "logs" / f"{name}.log").exists():
         step.log = f"logs/{name}.log"
     if isinstance(outcome, StepFailure):
         del run.running[name]

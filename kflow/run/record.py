@@ -46,7 +46,7 @@ class OutputRecord(BaseModel):
 class StepRecord(BaseModel):
     """What happened to a step."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     kind: str
     status: Literal["run", "reused", "failed", "interrupted", "running", "not run"]

@@ -93,7 +93,7 @@ class Run:
     def note(self, name: str, *, is_end: bool) -> None:
         """Put down what is now known of a step; the end of one is on the disk soon."""
         if self.journal:
-            self.journal.note(name, self.record.steps[name].model_dump(mode="json"), is_end=is_end)
+            self.journal.note(name, self.record.steps[name].model_dump_json(), is_end=is_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ class Running:
     demand: Demand
     gpus: tuple[str, ...]
     began: float
+    has_log: bool
+    """Whether it may have a log: a process of its own."""
 
 
 def is_selected(run: Run, name: str) -> bool:

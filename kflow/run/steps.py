@@ -1,6 +1,7 @@
 """One step, in a thread of its own: claim its fingerprint, let it run, try again if it may, publish what it made."""
 
 import contextlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -192,16 +193,17 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
 def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     checkpoints = crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
-        task = {**job.task, "staging": str(staging), "checkpoints": str(checkpoints)}
+        task = {**job.task, "staging": staging, "checkpoints": checkpoints}
         with _held_to_originals(job, crew.store):
-            runs_here = _runs_here(job)
-            reply = _run_here(job.spec, task, crew, report) if runs_here else _run_apart(job, task, crew, report)
+            is_here = runs_here(job)
+            reply = _run_here(job.spec, task, crew, report) if is_here else _run_apart(job, task, crew, report)
             if reply["event"] == "failed":
                 raise StepFailure(reply["message"], reply.get("traceback"))
-        if (staging / WORK).is_dir():
-            shutil.rmtree(staging / WORK)
+        work = f"{staging}/{WORK}"
+        if os.path.isdir(work):  # noqa: PTH112  pathlib costs as much as all else of a small step
+            shutil.rmtree(work)
         entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
-    if checkpoints.is_dir():
+    if os.path.isdir(checkpoints):  # noqa: PTH112
         shutil.rmtree(checkpoints, ignore_errors=True)
     return entry
 
@@ -229,7 +231,7 @@ def _look_again(original: Original, job: Job, what: str) -> Original:
     return found
 
 
-def _runs_here(job: Job) -> bool:
+def runs_here(job: Job) -> bool:
     """Tell whether a step runs in the runner: not one with a timeout, as a thread cannot be stopped, or with code."""
     return job.spec.is_light and job.spec.timeout is None and not job.runs_code
 
@@ -249,7 +251,8 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 
 
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
-    task = {**task, "fields": job.spec.model_dump(mode="json")}
+    folders = {name: str(task[name]) for name in ("staging", "checkpoints")}
+    task = {**task, **folders, "fields": job.spec.model_dump(mode="json")}
     try:
         has_keras = job.spec.loads_keras or "keras" in job.spec.libraries
         with crew.workers.worker(job.gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:

@@ -16,8 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -155,15 +154,16 @@ def perform(
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
     context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
-    others = [*(Path(each["folder"]) for each in task["artifacts"].values()), _package(spec)]
+    others = [*(os.path.realpath(each["folder"]) for each in task["artifacts"].values()), _package(type(spec))]
     with holding_code_to(root, task.get("code", {}), task.get("libraries", {}), others):
         return _run_and_save(spec, context, staging)
 
 
-def _package(spec: StepSpec) -> Path:
-    """Return the folder of the package that a kind of step is from; its version counts."""
-    package = sys.modules.get(type(spec).__module__.partition(".")[0])
-    return Path(getattr(package, "__file__", None) or "").parent
+@cache
+def _package(kind: type[StepSpec]) -> str:
+    """Return the real path of the package that a kind of step is from; its version counts."""
+    package = sys.modules.get(kind.__module__.partition(".")[0])
+    return os.path.realpath(Path(getattr(package, "__file__", None) or "").parent)
 
 
 def _run_and_save(spec: StepSpec, context: StepContext, staging: Path) -> dict[str, dict[str, Any]]:
@@ -171,7 +171,7 @@ def _run_and_save(spec: StepSpec, context: StepContext, staging: Path) -> dict[s
     saved = {}
     for name, kind in spec.Outputs.types().items():
         stored = artifact_type(kind.type_name).save(outputs.values[name], staging / name)
-        external = [asdict(each) for each in stored.external]
+        external = [{"path": each.path, "size": each.size, "mtime_ns": each.mtime_ns} for each in stored.external]
         saved[name] = {
             "type": kind.type_name,
             "digest": stored.digest,

@@ -80,10 +80,16 @@ class Manifest:
 class Entry:
     """A stored result: a folder with a manifest."""
 
-    folder: Path
+    place: str
+    """Its folder, as a text: a path would take longer than the look into it."""
     manifest: Manifest
     origin: ClassVar[str] = "unchanged"
     """Why nothing needs to be run for it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return Path(self.place)
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -94,7 +100,7 @@ class Entry:
         """Tell whether every file is there with its size, and what it refers to outside is unchanged."""
         try:
             files = self.manifest.files.items()
-            inside = all((self.folder / name).stat().st_size == content.size for name, content in files)
+            inside = all(os.stat(f"{self.place}/{name}").st_size == content.size for name, content in files)  # noqa: PTH116
             return inside and all(each.is_unchanged() for each in self.manifest.external)
         except OSError:
             return False

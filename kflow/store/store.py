@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,9 +53,8 @@ class Store:
             None as well for a damaged entry: damage is a miss.
         """
         try:
-            # A text, because pathlib would cost more than the look itself.
-            manifest = read_manifest(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}")
-            entry = Entry(self._folder(fingerprint), manifest)
+            place = self._place(fingerprint)
+            entry = Entry(place, read_manifest(place))
             if entry.manifest.fingerprint == fingerprint and entry.is_whole():
                 return entry
         except (OSError, ValueError):  # there is none, or a damaged one
@@ -72,7 +70,7 @@ class Store:
             entry = self.lookup(fingerprint)
             if entry:
                 with contextlib.suppress(OSError):
-                    os.utime(entry.folder)
+                    os.utime(entry.place)
         return entry
 
     def is_sound(self, entry: Entry) -> bool:
@@ -139,7 +137,7 @@ class Store:
         """Take a folder from where it is looked for, unless it was used after a moment; return where it is then."""
         if folder.stat().st_mtime > not_after:
             return None
-        trash = self.root / "tmp" / uuid.uuid4().hex
+        trash = self._new_folder()
         trash.parent.mkdir(parents=True, exist_ok=True)
         return folder.rename(trash)
 
@@ -164,19 +162,19 @@ class Store:
         """Yield every entry that has a manifest, in order."""
         for folder in self.folders():
             with contextlib.suppress(OSError, ValueError):
-                yield Entry(folder, read_manifest(folder))
+                yield Entry(str(folder), read_manifest(folder))
 
     def set_aside(self, fingerprint: str) -> None:
         """Keep a damaged entry for study; from now on it is a miss."""
-        self._set_aside(self._folder(fingerprint))
+        self._set_aside(Path(self._place(fingerprint)))
 
     def checkpoints(self, fingerprint: str) -> Path:
         """Return the folder for what a step has done that was not finished; it may not be there."""
-        return self.root / "checkpoints" / fingerprint
+        return Path(f"{self.root}/checkpoints/{fingerprint}")
 
     def explain_miss(self, fingerprint: str) -> str:
         """Say why there is no entry that could be reused."""
-        folder = self._folder(fingerprint)
+        folder = Path(self._place(fingerprint))
         try:
             manifest = read_manifest(folder)
         except (OSError, ValueError):
@@ -190,7 +188,7 @@ class Store:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """Give an empty folder to build an entry in; what is left of it at the end is removed."""
-        folder = self.root / "tmp" / uuid.uuid4().hex
+        folder = self._new_folder()
         folder.mkdir(parents=True)
         try:
             with held(folder):
@@ -206,7 +204,7 @@ class Store:
                 if self._is_left_behind(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "checkpoints").glob("*"):
-            if (self._folder(folder.name) / MANIFEST).exists():  # it was killed between publishing and tidying up
+            if Path(self._place(folder.name), MANIFEST).exists():  # it was killed between publishing and tidying up
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _is_left_behind(self, folder: Path) -> bool:
@@ -237,28 +235,30 @@ class Store:
         OSError
             If the disk is full or read-only; nothing is published then.
         """
-        manifest = replace(manifest, files=describe_files(staged))
-        if manifest.files:
+        files = describe_files(staged)
+        if files:
+            manifest = replace(manifest, files=files)
             durable.sync_tree(staged)
-        durable.write_new(staged / MANIFEST, manifest.to_bytes())
+        durable.write_new(f"{staged}/{MANIFEST}", manifest.to_bytes())
         durable.sync_folder(staged)
-        entry = Entry(self._folder(manifest.fingerprint), manifest)
-        durable.make_folder(entry.folder.parent)
-        while not self._move(staged, entry.folder):
+        entry = Entry(self._place(manifest.fingerprint), manifest)
+        shelf = f"{self.root}/entries/{manifest.fingerprint[:2]}"
+        durable.make_folder(shelf)
+        while not self._move(staged, entry.place):
             present = self.lookup(manifest.fingerprint)
             is_wanted = present and not (supersede and present.digests != entry.digests)
             if present and is_wanted and self.is_sound(present):
                 return present
             self._set_aside(entry.folder)
-        durable.sync_folder(entry.folder.parent)
-        if manifest.files:
+        durable.sync_folder(shelf)
+        if files:
             self._note_verified(entry)
         return entry
 
-    def _move(self, staged: Path, target: Path) -> bool:
+    def _move(self, staged: Path, target: str) -> bool:
         """Rename a staged folder; tells whether the name was free."""
         try:
-            staged.rename(target)
+            os.rename(staged, target)  # noqa: PTH104  pathlib reads the name again
         except OSError as error:
             if error.errno == errno.EXDEV:
                 message = "its tmp/ and entries/ must lie on one file system"
@@ -276,18 +276,23 @@ class Store:
         lock on a removed file excludes nobody. Where the file system does not lock, the work may be done twice, and the
         result is right all the same.
         """
-        with claimed(self.root / "locks" / "claims", int(fingerprint[:15], 16), wait):
+        with claimed(Path(f"{self.root}/locks/claims"), int(fingerprint[:15], 16), wait):
             yield
 
-    def _folder(self, fingerprint: str) -> Path:
-        return Path(f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}")
+    def _place(self, fingerprint: str) -> str:
+        """Return the folder of an entry, as a text: a path would take longer than the look into it."""
+        return f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}"
+
+    def _new_folder(self) -> Path:
+        """Return the name of a folder that is nobody's."""
+        return Path(self.root, "tmp", os.urandom(16).hex())
 
     def _set_aside(self, folder: Path) -> None:
         """Keep a damaged entry for study instead of deleting it."""
         aside = self.root / "damaged"
         aside.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            kept = folder.rename(aside / f"{folder.name[:16]}-{uuid.uuid4().hex[:8]}")
+            kept = folder.rename(aside / f"{folder.name[:16]}-{os.urandom(4).hex()}")
             with contextlib.suppress(OSError):  # those who collect count from here
                 os.utime(kept)
 

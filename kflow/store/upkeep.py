@@ -75,7 +75,7 @@ def _measure_entry(folder: Path) -> Usage:
         raise
     except (OSError, ValueError):
         return Usage(folder, UNREADABLE, measure(folder), folder.stat().st_mtime)
-    return Usage(folder, manifest.kind, Entry(folder, manifest).size, folder.stat().st_mtime)
+    return Usage(folder, manifest.kind, Entry(str(folder), manifest).size, folder.stat().st_mtime)
 
 
 def list_leftovers(store: Store) -> list[Usage]:
@@ -163,7 +163,7 @@ def inspect(store: Store) -> Iterator[Finding]:
 def _inspect(folder: Path) -> Finding:
     try:
         manifest = read_manifest(folder)
-        damage = Entry(folder, manifest).find_damage()
+        damage = Entry(str(folder), manifest).find_damage()
     except PermissionError as error:
         return Finding(folder.name, unreadable=f"{error.filename or folder}: {error.strerror}")
     except (OSError, ValueError):

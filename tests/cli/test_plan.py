@@ -35,16 +35,19 @@ def test_a_wrong_workflow_is_exit_code_2(make_folder: MakeFolder) -> None:
     assert planned.stderr == checked.stderr
 
 
-def test_planning_a_file_loads_no_command_line_library(
+def test_a_command_without_options_loads_no_command_line_library(
     make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without options there is nothing to be read from the command line; with one it says the same."""
+    """There is nothing to be read from the command line; with an option it says the same."""
     folder = make_folder()
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     short = folder.kflow("plan", "w.yaml")
     long = folder.kflow("plan", "w.yaml", "--force")
+    done = folder.kflow("run", "w.yaml")
 
     assert "kflow.plan.planner" in short.stderr
     assert "typer" not in short.stderr
     assert "typer" in long.stderr
     assert short.stdout == long.stdout.replace("forced", "never run before")
+    assert done.returncode == 0
+    assert "typer" not in done.stderr

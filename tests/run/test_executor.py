@@ -552,7 +552,7 @@ def test_a_journal_tells_what_a_killed_run_had_done(make_folder: MakeFolder) -> 
         (record,) = folder.records()
         done = {name for name, step in record.steps.items() if step.status == "run"}
         assert record.status == "interrupted"
-        assert len(done) <= whole[:size].count(b'"status": "run"')
+        assert len(done) <= whole[:size].count(b'"status":"run"')
     assert done == {"digits", "labels", "y"}
 
 

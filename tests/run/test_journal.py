@@ -15,10 +15,10 @@ def test_ends_that_follow_each_other_reach_the_disk_together(tmp_path: Path, mon
     monkeypatch.setattr(journal.os, "fsync", synced.append)
 
     with Journal(tmp_path) as kept:
-        kept.note("a", {"status": "running"}, is_end=False)
+        kept.note("a", '{"status":"running"}', is_end=False)
         idle = kept.catch_up()
         for name in "abc":
-            kept.note(name, {"status": "run"}, is_end=True)
+            kept.note(name, '{"status":"run"}', is_end=True)
         left = kept.catch_up()
         early = len(synced)
         assert left is not None
@@ -32,7 +32,7 @@ def test_ends_that_follow_each_other_reach_the_disk_together(tmp_path: Path, mon
 def test_what_was_noted_can_be_read_at_once(tmp_path: Path) -> None:
     """A process that is killed loses nothing: what it wrote is with the system, on the disk or not."""
     with Journal(tmp_path) as kept:
-        kept.note("a", {"status": "run"}, is_end=True)
+        kept.note("a", '{"status":"run"}', is_end=True)
         found = dict(read_journal(tmp_path))
 
     assert found == {"a": {"status": "run"}}

@@ -137,10 +137,14 @@ def test_a_reader_sends_nothing_and_a_push_sends_what_is_missing(machine: Machin
     """``--no-push`` is for those who must not write; ``kflow store push`` for what was made without a remote."""
     folder = machine("first", ONE)
     folder.kflow("run", "w.yaml", "--remote", "../remote", "--no-push")
+    folder.kflow("run", "w.yaml", KFLOW_REMOTE="../remote", KFLOW_NO_PUSH="1", KFLOW_STORE=str(tmp_path / "another"))
+    assert (tmp_path / "another" / "entries").exists()
     assert not (tmp_path / "remote").exists()
     first = folder.kflow("store", "push", "--remote", "../remote")
     again = folder.kflow("store", "push", "latest", KFLOW_REMOTE="../remote")
+    third = folder.kflow("run", "w.yaml", KFLOW_REMOTE="../remote", KFLOW_STORE=str(tmp_path / "third"))
 
+    assert "reused: pulled from the remote" in third.stdout
     assert (first.returncode, first.stdout) == (0, "1 pushed\n")
     assert (again.returncode, again.stdout) == (0, "1 there already\n")
     assert folder.kflow("store", "push").returncode == 2

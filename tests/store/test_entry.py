@@ -60,7 +60,7 @@ def make_entry(folder: Path) -> Entry:
     (folder / "out" / "a.npy").write_bytes(b"12345")
     (folder / "data.h5").write_bytes(b"data")
     external = (ExternalFile.of(folder / "data.h5"),)
-    return Entry(folder, Manifest("f", "k", {"a": Output("array", "d1", {})}, describe_files(folder), external))
+    return Entry(str(folder), Manifest("f", "k", {"a": Output("array", "d1", {})}, describe_files(folder), external))
 
 
 def test_an_untouched_entry_is_whole(tmp_path: Path) -> None:
