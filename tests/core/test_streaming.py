@@ -282,10 +282,12 @@ def test_rows_that_lie_as_they_are_fed_are_not_read_by_python(images, name, shuf
     monkeypatch.setattr(streaming.Stream, "_stored", lambda *_: [])
     read = list(streaming.Stream(data, 64, shuffle=shuffle, start=5, seed=1).dataset)
 
-    monkeypatch.setattr(HDF5Matrix, "__getitem__", None)
+    asked, get = [], HDF5Matrix.__getitem__
+    monkeypatch.setattr(HDF5Matrix, "__getitem__", lambda matrix, rows: asked.append(rows) or get(matrix, rows))
     for mine, other in zip(taken.dataset, read, strict=True):
         np.testing.assert_array_equal(mine[0], other[0])
         np.testing.assert_array_equal(mine[1], other[1])
+    assert [np.arange(10)[rows].tolist() for rows in asked] == [[5], [5]]  # at the end, to look at the files
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -304,6 +306,89 @@ def test_a_change_is_noticed_while_rows_are_taken_from_the_file(images, monkeypa
         for given, _ in enumerate(taken, 1):  # noqa: B007 - counted
             pass
     assert given < most
+
+
+@pytest.mark.parametrize("change", [None, np.negative], ids=["taken", "read by Python"])
+@pytest.mark.parametrize("steps", [None, 3])
+def test_no_call_ends_well_on_rows_that_were_changed(images, monkeypatch, change, steps):
+    """However late in the last epoch the file is changed, and whether Keras asks for the end of the data or not."""
+    monkeypatch.setattr(streaming, "_UNSEEN", 1e9)
+    matrix = HDF5Matrix(images, "x", normalizer=change)
+    touch = keras.callbacks.LambdaCallback(
+        on_predict_batch_begin=lambda batch, logs: batch == 2 and os.utime(images, (0, 0))
+    )
+    model = keras.Sequential([keras.Input((256,)), keras.layers.Activation("relu")])
+
+    with pytest.raises(OSError, match="has changed since it was opened"):
+        model.predict(matrix, batch_size=1000, steps=steps, verbose=0, callbacks=[touch])
+
+
+@pytest.mark.parametrize("change", [None, np.negative], ids=["taken", "read by Python"])
+def test_no_loop_ends_well_on_rows_that_were_changed(images, monkeypatch, change):
+    """The file is looked at once more when the data set is at its end."""
+    monkeypatch.setattr(streaming, "_UNSEEN", 1e9)
+    taken = iter(batches(HDF5Matrix(images, "x", normalizer=change), 4000))
+    next(taken)
+    time.sleep(0.2)  # the next one is looked for ahead
+    late = iter(batches(HDF5Matrix(images, "x", normalizer=change), 2000))
+    next(late)
+
+    os.utime(images, (0, 0))
+
+    with pytest.raises(StopIteration):
+        next(taken)
+    with pytest.raises(tf.errors.OpError, match="has changed since it was opened"):
+        list(late)
+
+
+def test_a_window_may_be_closed_when_its_rows_have_been_read(images):
+    """A callback of the last batch may do so."""
+    matrix = HDF5Matrix(images, "x")
+    close = keras.callbacks.LambdaCallback(on_predict_end=lambda _: matrix.close())
+    model = keras.Sequential([keras.Input((256,)), keras.layers.Activation("relu")])
+
+    assert len(model.predict(matrix, batch_size=1000, verbose=0, callbacks=[close])) == 4000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps_per_epoch": 4, "validation_split": 0.2},
+        {"steps_per_epoch": 5, "validation_split": 0.5},
+        {"validation_steps": 2, "validation_split": 0.2},
+    ],
+)
+def test_steps_share_the_rows_that_they_are_steps_of(matrix, options):
+    """Without a batch size, the rows that are held out, or those that are not, are what the steps divide."""
+    fits = [_model().fit(x, Y, shuffle=False, verbose=0, epochs=2, **options) for x in (X, matrix)]
+
+    assert fits[0].history == fits[1].history
+
+
+def test_data_sets_are_made_inside_functions_of_tensorflow(images):
+    """They go on reading when what made them has gone."""
+
+    @tf.function
+    def count():
+        total = 0
+        for batch in batches(HDF5Matrix(images, "y"), 300):
+            total += tf.shape(batch)[0]
+        return total
+
+    counts = []
+    for _ in range(2):
+        counts.append(int(count()))
+        gc.collect()
+
+    assert counts == [4000, 4000]
+
+
+@pytest.mark.parametrize("size", [np.int16(32), 10**30])
+def test_any_whole_number_is_a_batch_size(images, size):
+    """It need not be able to hold the bytes of a batch."""
+    first = next(iter(batches(HDF5Matrix(images, "x"), size)))
+
+    assert len(first) == min(int(size), 4000)
 
 
 def test_a_clock_that_is_set_back_hides_no_change(images, monkeypatch):

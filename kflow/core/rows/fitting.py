@@ -94,7 +94,10 @@ def _reading_by_rows(
         given = signature.bind(self, *args, **kwargs)
         streams = prepare(given.arguments)
         try:
-            return method(*given.args, **given.kwargs)
+            result = method(*given.args, **given.kwargs)
+            for stream in streams:
+                stream.look_at_end()  # Keras need not ask for the end of the data
+            return result
         except Exception:
             for stream in streams:
                 if stream.error is not None:
@@ -163,7 +166,7 @@ def _stream(data: tuple[Any, ...], batch_size: int | None, steps: int | None, **
     import keras
 
     x, y, weight = data
-    rows = count_rows(data)
+    rows = len(range(count_rows(data))[slice(options.get("start"), options.get("end"))])
     if batch_size is not None and batch_size < 1:
         msg = f"batch_size must be at least 1, not {batch_size}"
         raise ValueError(msg)

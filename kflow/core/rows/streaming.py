@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
 import random
 import time
 import weakref
@@ -126,6 +128,7 @@ class Stream:
         seed: int | None = None,
     ) -> None:
         import keras
+        import tensorflow as tf
 
         self.error: Exception | None = None
         self._start, self._stop, _ = slice(start, end).indices(count_rows(arrays))
@@ -139,7 +142,7 @@ class Stream:
         if shuffle != "batch" if is_text else not isinstance(shuffle, bool | int | np.bool_ | None):
             msg = f"shuffle must be True, False or 'batch', not {shuffle!r}"
             raise ValueError(msg)
-        self._batch_size, self._shuffle = batch_size, shuffle
+        self._batch_size, self._shuffle = min(operator.index(batch_size), self._stop - self._start), shuffle
         self._seed = random.getrandbits(64) if seed is None and shuffle else seed
         self._epoch = 0
         self._looked = empty_aligned((1,), np.dtype("float64"))  # when, in seconds since 1970; read by TensorFlow
@@ -152,6 +155,9 @@ class Stream:
                 array.unpack(self._start, self._stop, is_shuffled=bool(shuffle))
         self.dataset = self._dataset(keras.tree.lists_to_tuples(arrays))
         self.dataset.kflow_stream = self  # the data set, and nothing else, keeps what it reads alive
+        if not tf.executing_eagerly():  # it goes when the graph is made, and the graph will read
+            graph = tf.compat.v1.get_default_graph()
+            graph.kflow_streams = [*getattr(graph, "kflow_streams", []), self]
 
     def _dataset(self, structure: Any) -> Any:
         """Return the data set: row numbers, the rows of some batches at a time, then single batches."""
@@ -163,10 +169,10 @@ class Stream:
         row_bytes = sum(sample.nbytes for sample in samples)
         size = batch_size * max(1, _BLOCK // max(1, batch_size * row_bytes))
 
-        read_block = self._reading(samples, size)
+        read_block = self._reading(samples)
 
-        def read(first: Any, numbers: Any) -> Any:
-            blocks = read_block(first, numbers)
+        def read(numbers: Any) -> Any:
+            blocks = read_block(numbers)
             for block, sample in zip(blocks, samples, strict=True):
                 block.set_shape((None, *sample.shape[1:]))
             given = iter(blocks)  # None, for an output without targets or weights, stays None
@@ -180,34 +186,40 @@ class Stream:
         found = self._numbers(size).map(read, num_parallel_calls=2)
         if size > batch_size:
             found = found.rebatch(batch_size)
+        found = found.concatenate(self._end().flat_map(lambda _: found.take(0)))
         found = found.apply(tf.data.experimental.assert_cardinality(math.ceil(rows / batch_size)))
         return found.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def _reading(self, samples: list[NDArray[Any]], size: int) -> Callable[[Any, Any], list[Any]]:
-        """Return a function for TensorFlow: of the rows before a block and the numbers in it, its rows of each array.
+    def _end(self) -> Any:
+        """Return a data set for the end of an epoch, at which the files are looked at once more."""
+        import tensorflow as tf
 
-        Rows that are taken from where they lie are looked at now and then, and at the end: each look waits for Python.
+        look = _without_owner(self.look_at_end)
+        return tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(look, [], tf.bool))
+
+    def _reading(self, samples: list[NDArray[Any]]) -> Callable[[Any], list[Any]]:
+        """Return a function of TensorFlow's from the numbers of a block to its rows of each array.
+
+        Where rows are taken from where they lie, that is looked at now and then: each look waits for Python.
         """
         import tensorflow as tf
 
         read, look = _without_owner(self._read), _without_owner(self._look)
         tensors = self._tensors = self._stored(samples)  # the mapping must not end in a thread of TensorFlow's
         if not tensors:
-            return lambda _, numbers: tf.numpy_function(read, [numbers], [sample.dtype for sample in samples])
-        rows, looked = self._stop - self._start, tensor_on(self._looked)
+            return lambda numbers: tf.numpy_function(read, [numbers], [sample.dtype for sample in samples])
+        looked = tensor_on(self._looked)
 
-        def take(first: Any, numbers: Any) -> list[Any]:
-            with tf.control_dependencies([_if(tf.abs(tf.timestamp() - looked[0]) > _UNSEEN, look)]):
-                blocks = [tf.gather(tensor, numbers + row if row else numbers) for tensor, row in tensors]
-            with tf.control_dependencies(blocks):
-                seen = _if(first + size >= rows, look)
+        def take(numbers: Any) -> list[Any]:
+            is_due = tf.abs(tf.timestamp() - looked[0]) > _UNSEEN
+            seen = tf.cond(is_due, lambda: tf.numpy_function(look, [], tf.bool), lambda: False)
             with tf.control_dependencies([seen]):
-                return [tf.identity(block) for block in blocks]
+                return [tf.gather(tensor, numbers + row if row else numbers) for tensor, row in tensors]
 
         return take
 
     def _numbers(self, size: int) -> Any:
-        """Return the data set of blocks of rows: how many come before each block, and the numbers of its rows."""
+        """Return the data set of the numbers of the rows, in blocks."""
         import tensorflow as tf
 
         draw_order = _without_owner(self._draw_order)
@@ -217,10 +229,10 @@ class Stream:
             return tf.ensure_shape(tf.numpy_function(draw_order, [], tf.int64), [rows])
 
         def in_order(first: Any) -> Any:
-            return first, first_row + tf.range(first, tf.minimum(first + size, rows))
+            return first_row + tf.range(first, tf.minimum(first + size, rows))
 
         def blocks(numbers: Any) -> Any:
-            return tf.data.Dataset.range(0, rows, size).map(lambda first: (first, numbers[first : first + size]))
+            return tf.data.Dataset.range(0, rows, size).map(lambda first: numbers[first : first + size])
 
         if not self._shuffle:
             return tf.data.Dataset.range(0, rows, size).map(in_order)
@@ -269,6 +281,12 @@ class Stream:
         self._looked[0] = time.time()
         return np.True_
 
+    def look_at_end(self) -> np.bool_:
+        """Raise what reading raises if a file has changed; one that was closed meanwhile is done with."""
+        with contextlib.suppress(ValueError):
+            self._read(np.arange(self._start, self._start + 1))  # looks at the files, whatever the arrays are
+        return np.True_
+
     def begin_epoch(self, epoch: int) -> None:
         """Let the next order be that of an epoch, however often the data were looked at before."""
         self._epoch = epoch
@@ -307,13 +325,6 @@ class Stream:
         copy = empty_aligned(block.shape, dtype)
         copy[...] = block
         return copy
-
-
-def _if(condition: Any, function: Callable[..., Any]) -> Any:
-    """Return an operation that calls a function of Python, if a condition holds as it is computed."""
-    import tensorflow as tf
-
-    return tf.cond(condition, lambda: tf.numpy_function(function, [], tf.bool), lambda: False)
 
 
 def _without_owner(method: Callable[..., Any]) -> Callable[..., Any]:
