@@ -66,6 +66,7 @@ def _carry_out() -> int:
         if code is not None:
             return code
     gc.disable()  # what is imported stays; the garbage in between is less than the time that looking for it takes
+    gc.set_threshold(50_000)  # and later most of what is made stays until the end as well
     if len(sys.argv) == 3 and not sys.argv[2].startswith("-") and "_KFLOW_COMPLETE" not in os.environ:
         if sys.argv[1] == "plan":
             return _plan(sys.argv[2])

@@ -251,8 +251,9 @@ def _require(promise: Promise, misses: list[str]) -> None:
 def _take(run: Run, name: str, action: Action) -> bool:
     """Note that an entry is used; one that is not whole, and whose files the user wants to have, is set aside."""
     assert action.fingerprint is not None, "a result that is reused has one"
-    entry = run.store.take(action.fingerprint)
-    if entry is None:
+    entry = action.entry
+    assert isinstance(entry, Entry), "the store of a run gives entries"
+    if not run.store.take(entry):
         return False
     if run.wishes.exports and run.bound.workflow.steps[name].spec.exports() and not run.store.is_sound(entry):
         run.store.set_aside(action.fingerprint)

@@ -191,19 +191,21 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
 
 
 def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
-    checkpoints = crew.store.checkpoints(job.fingerprint)
+    is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
-        task = {**job.task, "staging": staging, "checkpoints": checkpoints}
+        task = {**job.task, "staging": str(staging)}
         with _held_to_originals(job, crew.store):
-            is_here = runs_here(job)
-            reply = _run_here(job.spec, task, crew, report) if is_here else _run_apart(job, task, crew, report)
+            if is_here:
+                reply = _run_here(job.spec, task, crew, report)
+            else:
+                reply = _run_apart(job, {**task, "checkpoints": str(checkpoints)}, crew, report)
             if reply["event"] == "failed":
                 raise StepFailure(reply["message"], reply.get("traceback"))
         work = f"{staging}/{WORK}"
         if os.path.isdir(work):  # noqa: PTH112  pathlib costs as much as all else of a small step
             shutil.rmtree(work)
         entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)
-    if os.path.isdir(checkpoints):  # noqa: PTH112
+    if not is_here and checkpoints.is_dir():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return entry
 
@@ -251,8 +253,7 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
 
 
 def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
-    folders = {name: str(task[name]) for name in ("staging", "checkpoints")}
-    task = {**task, **folders, "fields": job.spec.model_dump(mode="json")}
+    task = {**task, "fields": job.spec.model_dump(mode="json")}
     try:
         has_keras = job.spec.loads_keras or "keras" in job.spec.libraries
         with crew.workers.worker(job.gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:

@@ -43,17 +43,13 @@ def exclude(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, number: int, wait: Callable[[float], None]) -> Iterator[None]:
+def claimed(path: str, number: int, wait: Callable[[float], None]) -> Iterator[None]:
     """Hold one byte of a file for the length of a block; a file with a lock on each would take longer to make.
 
     While another one holds it, `wait` is called again and again with the seconds that it should take; what it raises
     ends the wait. Where the file system does not lock, nobody waits.
     """
-    try:
-        descriptor = _open_lock(path)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_lock(path)
+    descriptor = open_lock(path)
     try:
         # Of the open file, not of the process: threads keep each other out as well.
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
@@ -77,8 +73,14 @@ def _lock(descriptor: int, wanted: bytes) -> bool:
     return True
 
 
-def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def open_lock(path: str) -> int:
+    """Return the descriptor of a file for locks; it is made where there is none, with its folder."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o644)
 
 
 def is_held(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kflow import durable
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
-from kflow.store.locks import claimed, exclude, held, is_held
+from kflow.store.locks import claimed, exclude, held, is_held, open_lock
 
 _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
@@ -61,17 +61,19 @@ class Store:
             pass
         return self.base.lookup(fingerprint) if self.base else None
 
-    def take(self, fingerprint: str) -> Entry | None:
-        """Look an entry up to use it: collecting garbage spares it for a while.
+    def take(self, entry: Entry) -> bool:
+        """Note that an entry is used, so that collecting garbage spares it for a while; tell whether it is there.
 
         Where the store cannot be written, it is not noted, and used all the same.
         """
         with self._guard(fcntl.LOCK_SH):
-            entry = self.lookup(fingerprint)
-            if entry:
-                with contextlib.suppress(OSError):
-                    os.utime(entry.place)
-        return entry
+            try:
+                os.utime(entry.place)
+            except FileNotFoundError:
+                return False
+            except OSError:
+                pass
+        return True
 
     def is_sound(self, entry: Entry) -> bool:
         """Tell whether an entry holds the bytes that were published; reads them anew only if a file was touched."""
@@ -102,8 +104,7 @@ class Store:
         """Keep looking up and collecting apart, for the moment that each takes."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # a store that cannot be written, or a file system that does not lock
-                (self.root / "locks").mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self.root / "locks" / "guard", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = open_lock(f"{self.root}/locks/guard")
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, kind)
             yield
@@ -242,8 +243,7 @@ class Store:
         durable.write_new(f"{staged}/{MANIFEST}", manifest.to_bytes())
         durable.sync_folder(staged)
         entry = Entry(self._place(manifest.fingerprint), manifest)
-        shelf = f"{self.root}/entries/{manifest.fingerprint[:2]}"
-        durable.make_folder(shelf)
+        shelf = os.path.dirname(entry.place)  # noqa: PTH120
         while not self._move(staged, entry.place):
             present = self.lookup(manifest.fingerprint)
             is_wanted = present and not (supersede and present.digests != entry.digests)
@@ -258,7 +258,11 @@ class Store:
     def _move(self, staged: Path, target: str) -> bool:
         """Rename a staged folder; tells whether the name was free."""
         try:
-            os.rename(staged, target)  # noqa: PTH104  pathlib reads the name again
+            try:
+                os.rename(staged, target)  # noqa: PTH104  pathlib reads the name again
+            except FileNotFoundError:  # it is the first on its shelf
+                durable.make_folder(os.path.dirname(target))  # noqa: PTH120
+                os.rename(staged, target)  # noqa: PTH104
         except OSError as error:
             if error.errno == errno.EXDEV:
                 message = "its tmp/ and entries/ must lie on one file system"
@@ -276,7 +280,7 @@ class Store:
         lock on a removed file excludes nobody. Where the file system does not lock, the work may be done twice, and the
         result is right all the same.
         """
-        with claimed(Path(f"{self.root}/locks/claims"), int(fingerprint[:15], 16), wait):
+        with claimed(f"{self.root}/locks/claims", int(fingerprint[:15], 16), wait):
             yield
 
     def _place(self, fingerprint: str) -> str:

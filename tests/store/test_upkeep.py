@@ -64,12 +64,26 @@ def test_an_entry_that_is_used_meanwhile_stays(store: Store) -> None:
     os.utime(oldest.folder, (NOW, NOW))
 
     assert not store.discard(oldest.folder, NOW - 3600)
-    assert store.take(oldest.fingerprint) is not None
+    entry = store.lookup(oldest.fingerprint)
+    assert entry is not None
+    assert store.take(entry)
+
+
+def test_an_entry_that_was_collected_meanwhile_cannot_be_taken(store: Store) -> None:
+    """Whoever has looked it up makes it again."""
+    (oldest,) = collect(store, Policy(older_than=2.5 * 86400), is_dry=True)
+    entry = store.lookup(oldest.fingerprint)
+    assert store.discard(oldest.folder, NOW)
+
+    assert entry is not None
+    assert not store.take(entry)
 
 
 def test_taking_an_entry_spares_it(store: Store) -> None:
     """It counts as used now."""
-    assert store.take(f"{3:064x}") is not None
+    entry = store.lookup(f"{3:064x}")
+    assert entry is not None
+    assert store.take(entry)
 
     assert [int(each.fingerprint, 16) for each in collect(store, Policy(referenced=set()))] == [2, 1]
 
@@ -146,8 +160,8 @@ def test_collecting_beside_those_who_use_and_make(tmp_path: Path) -> None:
     def use() -> None:
         for number in range(300):
             key = f"{number % 7:064x}"
-            entry = store.take(key)
-            if entry is None:
+            entry = store.lookup(key)
+            if entry is None or not store.take(entry):
                 publish(store, number % 7)
             elif entry.find_damage() and store.lookup(key) is not None:
                 troubles.append(key)
