@@ -114,7 +114,8 @@ def list_points(scenario: Scenario, run: SmallRun) -> list[Point]:
         if folder == run.store or not any(Path(path).is_relative_to(run.store) for path in call.paths)
     ]
     if scenario.name == "first run":
-        published = [call for call in calls if call.name.startswith("rename") and "/entries/" in call.paths[-1]]
+        renamed = [call for call in calls if call.name.startswith("rename") and call.result == 0]
+        published = [call for call in renamed if "/entries/" in call.paths[-1]]
         assert len(published) == len(STEPS), "not all happens in the thread that is watched"
     turns: Counter[tuple[str, str]] = Counter()
     points = []
