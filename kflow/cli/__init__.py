@@ -94,8 +94,6 @@ def _run(file: str) -> int:
 
     from kflow.cli.run import run
 
-    gc.freeze()
-    gc.enable()  # from here on garbage is looked for
     choice = {"only": [], "first": [], "last": [], "is_forced": False}
     wishes = {"jobs": None, "keeps_going": False, "shows_output": False}
     store, remote = _places()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kflow.core.hdf5.files import CHUNK_CACHE, find_dataset, open_file, where_is
-from kflow.core.rows.streaming import empty_aligned
+from kflow.core.rows.stored import empty_aligned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

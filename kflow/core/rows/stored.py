@@ -1,8 +1,9 @@
-"""Arrays in mapped files, as tensors of TensorFlow on the same bytes."""
+"""Arrays that TensorFlow takes as they lie: new ones, and those in mapped files."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["tensor_on"]
+__all__ = ["empty_aligned", "tensor_on"]
 
 _ALIGNED = 64  # TensorFlow ends the process if it finds a tensor elsewhere
 _SIZES = {"f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}
@@ -21,7 +22,6 @@ def tensor_on(array: NDArray[Any]) -> Any:
 
     Examples
     --------
-    >>> from kflow.core.rows.streaming import empty_aligned
     >>> rows = empty_aligned((2, 2**14), np.dtype("float32"))
     >>> tensor = tensor_on(rows)
     >>> rows[1, 0] = 7
@@ -40,3 +40,17 @@ def tensor_on(array: NDArray[Any]) -> Any:
     span.owner = array  # type: ignore[attr-defined]  # the tensor keeps the mapping
     alias = np.frombuffer(memoryview(span), dtype).reshape(array.shape)
     return tf.experimental.dlpack.from_dlpack(alias.__dlpack__())
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a new array, not filled, that begins at a multiple of 64, so that TensorFlow need not copy it.
+
+    Examples
+    --------
+    >>> empty_aligned((2, 3), np.dtype("float32")).ctypes.data % 64
+    0
+    """
+    size = math.prod(shape) * dtype.itemsize
+    space = np.empty(size + _ALIGNED, np.uint8)
+    first = -space.ctypes.data % _ALIGNED
+    return space[first : first + size].view(dtype).reshape(shape)

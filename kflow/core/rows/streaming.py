@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kflow.core.rows.stored import tensor_on
+from kflow.core.rows.stored import empty_aligned, tensor_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-__all__ = ["Stream", "batches", "count_rows", "empty_aligned", "is_read_by_rows"]
+__all__ = ["Stream", "batches", "count_rows", "is_read_by_rows"]
 
 _BLOCK = 2**20  # bytes that are read at a time: small batches would each pay for a call of Python
 _UNSEEN = 0.05  # seconds for which rows are taken from a mapped file that nobody looked at: each look waits for Python
@@ -339,17 +339,3 @@ def _without_owner(method: Callable[..., Any]) -> Callable[..., Any]:
         return found(*args)
 
     return call
-
-
-def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a new array, not filled, that begins at a multiple of 64, so that TensorFlow need not copy it.
-
-    Examples
-    --------
-    >>> empty_aligned((2, 3), np.dtype("float32")).ctypes.data % 64
-    0
-    """
-    size = math.prod(shape) * dtype.itemsize
-    space = np.empty(size + 64, np.uint8)
-    first = -space.ctypes.data % 64
-    return space[first : first + size].view(dtype).reshape(shape)
