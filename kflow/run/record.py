@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from kflow import durable
 from kflow.artifacts import digest_file
@@ -31,6 +31,14 @@ LIBRARIES = ("kflow", "keras", "tensorflow", "numpy", "h5py")
 
 # JSON has no word for the loss of a training that went wrong, so a text stands for it.
 Number = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]})]
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# JSON has none for the bytes of a path that are no UTF-8, which the words of the system may name.
+Words = Annotated[str, PlainSerializer(_printable)]
 
 
 class OutputRecord(BaseModel):
@@ -51,13 +59,13 @@ class StepRecord(BaseModel):
     kind: str
     status: Literal["run", "reused", "failed", "interrupted", "running", "not run"]
     verdict: Literal["run", "reuse", "wait"]
-    reason: str = Field(description="Why it was run or reused.")
+    reason: Words = Field(description="Why it was run or reused.")
     fingerprint: str | None = None
     components: dict[str, Any] | None = Field(default=None, description="What the fingerprint is made of.")
     inputs: dict[str, str] = Field(default_factory=dict, description="The digest of each input by field.")
     outputs: dict[str, OutputRecord] = Field(default_factory=dict)
     duration: float | None = Field(default=None, description="Seconds.")
-    error: str | None = None
+    error: Words | None = None
     log: str | None = Field(default=None, description="The log of the step, relative to the record.")
 
 

@@ -17,10 +17,12 @@ import h5py
 import jsonschema
 import pytest
 
+from kflow.run.journal import Journal, read_journal
 from kflow.run.record import (
     RECORD,
     RunRecord,
     previous_components,
+    read_record,
     read_records,
     record_schema,
     write_record,
@@ -203,3 +205,19 @@ def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert dirty is not None
     assert clean == (git("rev-parse", "HEAD"), False)
     assert dirty == (clean[0], True)
+
+
+def test_words_of_the_system_may_name_paths_that_are_no_utf8(tmp_path: Path) -> None:
+    """A full disk below such a folder is told as such, in the journal and in the record."""
+    words = "no space left at /stra\udcdfe"
+    step = {"kind": "fetch", "status": "failed", "verdict": "run", "reason": words, "error": words}
+    record = make_record(steps={"a": step})
+    with Journal(tmp_path) as journal:
+        journal.note("a", record.steps["a"].model_dump_json(), is_end=True)
+        noted = dict(read_journal(tmp_path))["a"]
+    write_record(record, tmp_path)
+    found = read_record(tmp_path)
+
+    assert found is not None
+    assert noted["error"] == noted["reason"] == "no space left at /stra\\udcdfe"
+    assert found.steps["a"].error == noted["error"]
