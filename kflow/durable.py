@@ -142,16 +142,31 @@ def write_new(path: Name, data: bytes) -> None:
 
 def sync_file(path: Name) -> None:
     """Make the content of a file reach the disk."""
-    _sync(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Name) -> None:
     """Make the names in a folder reach the disk, where its file system can do that."""
     try:
-        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # one that we may write to need not be readable
+        return
+    try:
+        sync_open_folder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_open_folder(descriptor: int) -> None:
+    """Make the names in a folder reach the disk, as `sync_folder`, by its descriptor."""
+    try:
+        os.fsync(descriptor)
     except OSError as error:
-        # Network file systems know no fsync of a folder, and one that we may write to need not be readable.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EACCES}:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EACCES}:  # as network file systems have it
             raise
 
 
@@ -161,11 +176,3 @@ def sync_tree(path: Name) -> None:
         for name in names:
             sync_file(os.path.join(folder, name))  # noqa: PTH118
         sync_folder(folder)
-
-
-def _sync(path: Name, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

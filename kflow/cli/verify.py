@@ -73,8 +73,8 @@ def _show_logs(record: RunRecord, folder: Path) -> None:
 def _scratch_folder(kept: Store) -> Iterator[Path]:
     """Give a folder to run in; one in the store is swept away by the next run if this one is killed."""
     if os.access(kept.root, os.W_OK):
-        with kept.stage() as folder:
-            yield folder
+        with kept.stage() as staging:
+            yield staging.folder
         return
     import tempfile
 

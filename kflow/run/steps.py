@@ -193,7 +193,7 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
 def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
-        task = {**job.task, "staging": str(staging)}
+        task = {**job.task, "staging": str(staging.folder)}
         with _held_to_originals(job, crew.store):
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
@@ -201,7 +201,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
                 reply = _run_apart(job, {**task, "checkpoints": str(checkpoints)}, crew, report)
             if reply["event"] == "failed":
                 raise StepFailure(reply["message"], reply.get("traceback"))
-        work = f"{staging}/{WORK}"
+        work = f"{staging.folder}/{WORK}"
         if os.path.isdir(work):  # noqa: PTH112  pathlib costs as much as all else of a small step
             shutil.rmtree(work)
         entry = crew.store.commit(staging, _manifest(job, reply["outputs"]), supersede=job.is_forced)

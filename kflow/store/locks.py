@@ -16,13 +16,13 @@ _LONGEST_PAUSE = 0.3
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder for the length of a block; it may be renamed or removed meanwhile."""
+def held(folder: Path) -> Iterator[int]:
+    """Hold a folder for the length of a block, and give its descriptor; it may be renamed or removed meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -183,18 +183,18 @@ class Remote:
             if found.outputs[name].digest != digest:
                 message = f"its output {name!r} has not the digest that the workflow gives"
                 raise RefusedError(message)
-        with store.stage() as folder:
+        with store.stage() as staging:
             for name, content in found.files.items():
-                self._fetch(name, content, folder / name)
+                self._fetch(name, content, staging.folder / name)
             try:
-                manifest = _settle(found, folder, expected.home)
+                manifest = _settle(found, staging.folder, expected.home)
             except NotHereError:
                 return None
             except (UnfitError, RecursionError) as error:
                 raise RefusedError(str(error)) from None
             except (ValueError, TypeError, KeyError, AttributeError):  # JSON of a form that nobody writes
                 raise RefusedError("its manifest cannot be read") from None
-            return store.commit(folder, manifest)
+            return store.commit(staging, manifest)
 
     def _fetch(self, name: str, content: Content, target: Path) -> None:
         """Bring a file, and make sure of every byte of it."""

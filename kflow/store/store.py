@@ -32,6 +32,16 @@ _LEFT = {"checkpoints": _FINGERPRINT, "damaged": re.compile(r".{1,16}-[0-9a-f]{8
 """What folders are called that were left: those of steps that were not finished, and those that were set aside."""
 
 
+@dataclass(slots=True)
+class Staging:
+    """A folder that an entry is built in, held until it is published or given up."""
+
+    folder: Path
+    descriptor: int
+    """Of the folder."""
+    is_published: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A folder of entries, and perhaps another store below it, which is looked into and never written to."""
@@ -187,15 +197,16 @@ class Store:
         return f"{changed[0]} was touched, moved or changed" if changed else "its stored result is damaged"
 
     @contextlib.contextmanager
-    def stage(self) -> Iterator[Path]:
-        """Give an empty folder to build an entry in; what is left of it at the end is removed."""
-        folder = self._new_folder()
+    def stage(self) -> Iterator[Staging]:
+        """Give an empty folder to build an entry in; it is removed at the end if it was not published."""
+        folder, staging = self._new_folder(), None
         folder.mkdir(parents=True)
         try:
-            with held(folder):
-                yield folder
+            with held(folder) as descriptor:
+                staging = Staging(folder, descriptor)
+                yield staging
         finally:
-            if folder.exists():  # it was not published
+            if not (staging and staging.is_published):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
@@ -214,13 +225,13 @@ class Store:
         # A folder that another runner has just made may not be held yet; a lock that keeps nobody out tells nothing.
         return age > _SETTLED and not is_held(folder) and (exclude(folder) or age > _ABANDONED)
 
-    def commit(self, staged: Path, manifest: Manifest, *, supersede: bool = False) -> Entry:
+    def commit(self, staging: Staging, manifest: Manifest, *, supersede: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.
 
         Parameters
         ----------
-        staged : Path
-            A folder from `stage`, complete but for the manifest.
+        staging : Staging
+            What `stage` gives, complete but for the manifest.
         manifest : Manifest
             What lies in it; the list of its files is made here.
         supersede : bool
@@ -229,22 +240,22 @@ class Store:
         Returns
         -------
         Entry
-                The published entry; that of another runner if it was first, and is whole.
+            The published entry; that of another runner if it was first, and is whole.
 
         Raises
         ------
         OSError
             If the disk is full or read-only; nothing is published then.
         """
-        files = describe_files(staged)
+        files = describe_files(staging.folder)
         if files:
             manifest = replace(manifest, files=files)
-            durable.sync_tree(staged)
-        durable.write_new(f"{staged}/{MANIFEST}", manifest.to_bytes())
-        durable.sync_folder(staged)
+            durable.sync_tree(staging.folder)
+        durable.write_new(f"{staging.folder}/{MANIFEST}", manifest.to_bytes())
+        durable.sync_open_folder(staging.descriptor)
         entry = Entry(self._place(manifest.fingerprint), manifest)
         shelf = os.path.dirname(entry.place)  # noqa: PTH120
-        while not self._move(staged, entry.place):
+        while not self._move(staging, entry.place):
             present = self.lookup(manifest.fingerprint)
             is_wanted = present and not (supersede and present.digests != entry.digests)
             if present and is_wanted and self.is_sound(present):
@@ -255,14 +266,14 @@ class Store:
             self._note_verified(entry)
         return entry
 
-    def _move(self, staged: Path, target: str) -> bool:
+    def _move(self, staging: Staging, target: str) -> bool:
         """Rename a staged folder; tells whether the name was free."""
         try:
             try:
-                os.rename(staged, target)  # noqa: PTH104  pathlib reads the name again
+                os.rename(staging.folder, target)  # noqa: PTH104  pathlib reads the name again
             except FileNotFoundError:  # it is the first on its shelf
                 durable.make_folder(os.path.dirname(target))  # noqa: PTH120
-                os.rename(staged, target)  # noqa: PTH104
+                os.rename(staging.folder, target)  # noqa: PTH104
         except OSError as error:
             if error.errno == errno.EXDEV:
                 message = "its tmp/ and entries/ must lie on one file system"
@@ -270,6 +281,7 @@ class Store:
             if error.errno not in _TAKEN:
                 raise
             return False
+        staging.is_published = True
         return True
 
     @contextlib.contextmanager

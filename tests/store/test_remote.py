@@ -25,14 +25,14 @@ EXPECTED = Expected(KEY, "demo", {"picture": "image", "numbers": "metrics"}, Hom
 
 def publish(store: Store, content: bytes = b"x" * 1000) -> Entry:
     digest = hashlib.sha256(content).hexdigest()
-    with store.stage() as folder:
-        (folder / "picture").mkdir()
-        (folder / "picture" / "a.png").write_bytes(content)
+    with store.stage() as staging:
+        (staging.folder / "picture").mkdir()
+        (staging.folder / "picture" / "a.png").write_bytes(content)
         outputs = {
             "picture": Output("image", digest, {"name": "a.png"}),
             "numbers": Output("metrics", digest_json(NUMBERS), {"metrics": NUMBERS}),
         }
-        return store.commit(folder, Manifest(KEY, "demo", outputs))
+        return store.commit(staging, Manifest(KEY, "demo", outputs))
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ KEY = "ab" * 32
 
 
 def publish(store: Store, content: str = "12345", key: str = KEY) -> Path:
-    with store.stage() as folder:
-        (folder / "out").mkdir()
-        (folder / "out" / "a.txt").write_text(content)
+    with store.stage() as staging:
+        (staging.folder / "out").mkdir()
+        (staging.folder / "out" / "a.txt").write_text(content)
         manifest = Manifest(key, "kind", {"a": Output("file", "digest", {})})
-        return store.commit(folder, manifest).folder
+        return store.commit(staging, manifest).folder
 
 
 def test_what_is_committed_is_found(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_what_is_staged_and_not_committed_is_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def fail() -> None:
-        with store.stage() as folder:
-            (folder / "part").write_text("x")
+        with store.stage() as staging:
+            (staging.folder / "part").write_text("x")
             raise ValueError("no luck")
 
     with pytest.raises(ValueError, match="no luck"):
@@ -259,10 +259,10 @@ def test_why_there_is_no_entry(tmp_path: Path) -> None:
     store, source = Store(tmp_path / "store"), tmp_path / "a.txt"
     source.write_text("a")
     missing = store.explain_miss("0" * 64)
-    with store.stage() as staged:
-        (staged / "b.txt").write_text("b")
+    with store.stage() as staging:
+        (staging.folder / "b.txt").write_text("b")
         external = (ExternalFile.of(source),)
-        entry = store.commit(staged, Manifest("0" * 64, "fetch", {}, external=external))
+        entry = store.commit(staging, Manifest("0" * 64, "fetch", {}, external=external))
     os.utime(source, (0, 0))
     touched = store.explain_miss("0" * 64)
     (entry.folder / "manifest.json").write_text("{")
@@ -278,11 +278,11 @@ def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
     for name in ("dead", "new"):
         (tmp_path / "tmp" / name).mkdir(parents=True)
     os.utime(tmp_path / "tmp" / "dead", (0, 0))
-    with store.stage() as staged:
-        os.utime(staged, (0, 0))
+    with store.stage() as staging:
+        os.utime(staging.folder, (0, 0))
         store.sweep()
 
-        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staged.name}
+        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staging.folder.name}
 
 
 def test_a_damaged_entry_gives_way_to_a_sound_one(tmp_path: Path) -> None:

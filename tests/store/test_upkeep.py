@@ -17,10 +17,10 @@ NOW = time.time()
 
 def publish(store: Store, number: int, size: int = 10) -> str:
     key = f"{number:064x}"
-    with store.stage() as folder:
-        (folder / "a").mkdir()
-        (folder / "a" / "x").write_bytes(bytes(size))
-        store.commit(folder, Manifest(key, "kind", {"a": Output("file", "digest", {})}))
+    with store.stage() as staging:
+        (staging.folder / "a").mkdir()
+        (staging.folder / "a" / "x").write_bytes(bytes(size))
+        store.commit(staging, Manifest(key, "kind", {"a": Output("file", "digest", {})}))
     return key
 
 
