@@ -21,14 +21,17 @@ class Original:
 
     path: str
     digest: str
-    known: tuple[int, ...]
-    """Its state when it had this digest; of a file that only a stored result tells of no more than size and time."""
+    known: State | None
+    """Its state when it had this digest; None if only a stored result tells of the file: it is read before its use."""
+    step: str | None = None
+    """The step whose result refers to it; None for one that the step itself names."""
 
     def look_again(self) -> Self | None:
         """Return the file in the state that it has now; None if it does not hold what was digested any more."""
         try:
             now = state(self.path)
-            is_same = now[: len(self.known)] == self.known or (now[0] == self.known[0] and self._holds_still(now))
+            may_be_same = self.known is None or now[0] == self.known[0]
+            is_same = now == self.known or (may_be_same and self._holds_still(now))
         except OSError:
             is_same = False
         if not is_same:
@@ -36,7 +39,7 @@ class Original:
         return self if now == self.known else replace(self, known=now)
 
     def _holds_still(self, now: State) -> bool:
-        """Read the file, whose times alone are others: it may have been touched."""
+        """Read the file: it may have been touched only, or nothing is known of it but size and time."""
         return digest_file(Path(self.path)) == self.digest and state(self.path) == now
 
 
@@ -48,11 +51,8 @@ def find_originals(
         path = workspace.absolute(file)
         yield Original(path, workspace.file_digest(file), workspace.seen[path])
     for link in links:
-        manifest = entries[link.step].manifest
-        output = manifest.outputs[link.output]
+        output = entries[link.step].manifest.outputs[link.output]
         outside = file_outside(output.type, output.description, output.digest)
         if outside:
             path, digest = outside
-            noted = {each.path: (each.size, each.mtime_ns) for each in manifest.external}
-            # What this command has seen of the file itself says more than size and time.
-            yield Original(path, digest, workspace.seen.get(os.path.abspath(path)) or noted[path])  # noqa: PTH100
+            yield Original(path, digest, workspace.seen.get(os.path.abspath(path)), link.step)  # noqa: PTH100

@@ -227,6 +227,8 @@ def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
 
 def _look_again(original: Original, job: Job, what: str) -> Original:
     found = original.look_again()
+    if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
+        raise InputDamaged(original.step)
     if found is None:
         message = f"the file {original.path.removeprefix(job.task['root'] + '/')} {what}; run again"
         raise InputChanged(message)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 
 from kflow.artifacts import digest_file
@@ -125,3 +126,26 @@ def test_a_file_is_known_again(tmp_path: Path, change: str) -> None:
             path.unlink()
 
     assert (original.look_again() is not None) == (change in {"none", "touched"})
+
+
+def test_what_another_checkout_has_changed_is_made_from_the_own_file(make_folder: MakeFolder) -> None:
+    """A stored result that refers to its file counts by size and time; before a step computes from it, it is read."""
+    fetching = "kflow: 1\nname: w\nsteps:\n  d: {kind: fetch, origin: digits.h5}\n"
+    end = '  x: {kind: slice_hdf5, datapath: "${d}", dataset: labels, end: 9, normalizer: "plain.py:plain"}\n'
+    plain = {"plain.py": "def plain(block):\n    return block\n"}
+    other, own = make_folder(fetching, name="other"), make_folder(fetching + end, plain, name="own")
+    other.kflow("run", "w.yaml")
+    times = state(other.path / "digits.h5")[1]
+    with h5py.File(other.path / "digits.h5", "r+") as file:
+        file["labels"][...] = 9 - file["labels"][...]
+    os.utime(other.path / "digits.h5", ns=(times, times))
+    os.utime(own.path / "digits.h5", ns=(times, times))
+    run = own.kflow("run", "w.yaml")
+    entry = own.records()[0].steps["x"].fingerprint
+
+    with h5py.File(own.path / "digits.h5") as file:
+        expected = file["labels"][:9]
+    (stored,) = (own.path.parent / "store" / "entries" / entry[:2] / entry).rglob("*.npy")
+    assert run.returncode == 0, run.stderr
+    assert np.load(stored).tolist() == expected.tolist()
+    assert own.statuses() == {"d": "run", "x": "run"}
