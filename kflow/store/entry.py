@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from kflow import durable
 from kflow.artifacts import ExternalFile, digest_file
+from kflow.signature import state
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -111,9 +112,8 @@ class Entry:
         return sum(content.size for content in self.manifest.files.values())
 
     def stamp(self) -> dict[str, list[int]]:
-        """Return what changes when a file is written to: size, time and inode of each."""
-        stats = {name: (self.folder / name).stat() for name in self.manifest.files}
-        return {name: [each.st_size, each.st_mtime_ns, each.st_ino] for name, each in stats.items()}
+        """Return the state of each file, in which every change of it shows, also one that sets its times back."""
+        return {name: list(state(f"{self.place}/{name}")) for name in self.manifest.files}
 
     def find_damage(self) -> list[str]:
         """Read every file, and return those that are gone or hold other bytes than were published.

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kflow import durable
@@ -48,6 +48,8 @@ class Store:
 
     root: Path
     base: "Store | None" = None
+    _published: dict[str, dict[str, list[int]]] = field(default_factory=dict, repr=False, compare=False)
+    """The stamps of the entries that this process has published, by fingerprint."""
 
     def lookup(self, fingerprint: str) -> Entry | None:
         """Return the entry of a fingerprint if it is there and whole; nothing is written.
@@ -86,28 +88,39 @@ class Store:
         return True
 
     def is_sound(self, entry: Entry) -> bool:
-        """Tell whether an entry holds the bytes that were published; reads them anew only if a file was touched."""
+        """Tell whether an entry holds the bytes that were published.
+
+        They are read by the first process that asks, unless it has published them itself, and again only if a file was
+        touched.
+        """
         if not entry.manifest.files:
             return True
-        stamp = self.root / "verified" / entry.manifest.fingerprint
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            if json.loads(durable.read_bytes(stamp)) == entry.stamp():
-                return True
         try:
+            stamp = entry.stamp()
+            if self._is_known(entry.manifest.fingerprint, stamp):
+                return True
             is_sound = not entry.find_damage()
-        except PermissionError:
+        except OSError:
             return False
         if is_sound:
-            self._note_verified(entry)
+            self._note_verified(entry.manifest.fingerprint, stamp)
         return is_sound
 
-    def _note_verified(self, entry: Entry) -> None:
+    def _is_known(self, fingerprint: str, stamp: dict[str, list[int]]) -> bool:
+        """Tell whether the files of an entry are in the state in which their bytes were last known."""
+        if self._published.get(fingerprint) == stamp:
+            return True
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            return bool(json.loads(durable.read_bytes(self.root / "verified" / fingerprint)) == stamp)
+        return False
+
+    def _note_verified(self, fingerprint: str, stamp: dict[str, list[int]]) -> None:
         """Remember that an entry has been read; losing this costs no more than reading it again."""
-        stamp = self.root / "verified" / entry.manifest.fingerprint
+        note = self.root / "verified" / fingerprint
         with contextlib.suppress(OSError):
-            stamp.parent.mkdir(exist_ok=True)
-            with open(stamp, "w", encoding="utf-8", opener=durable.open_at_once) as stream:
-                stream.write(json.dumps(entry.stamp()))
+            note.parent.mkdir(exist_ok=True)
+            with open(note, "w", encoding="utf-8", opener=durable.open_at_once) as stream:
+                stream.write(json.dumps(stamp))
 
     @contextlib.contextmanager
     def _guard(self, kind: int) -> Iterator[None]:
@@ -263,7 +276,7 @@ class Store:
             self._set_aside(entry.folder)
         durable.sync_folder(shelf)
         if files:
-            self._note_verified(entry)
+            self._published[manifest.fingerprint] = entry.stamp()
         return entry
 
     def _move(self, staging: Staging, target: str) -> bool:

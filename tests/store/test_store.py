@@ -148,13 +148,40 @@ def test_whatever_lies_in_the_place_of_a_note_on_reading_is_read_past(tmp_path: 
     entry = store.lookup(KEY)
     assert entry is not None
     path = tmp_path / "verified" / KEY
-    path.unlink()
+    path.parent.mkdir()
     if what == "a pipe":
         os.mkfifo(path)
     else:
         path.write_text("[" * 200_000)
 
-    assert store.is_sound(entry)
+    assert Store(tmp_path).is_sound(entry)
+
+
+def test_an_entry_is_read_by_the_first_process_that_takes_it(tmp_path: Path) -> None:
+    """The one that has published it need not; the reading is noted."""
+    store = Store(tmp_path)
+    publish(store)
+    entry = store.lookup(KEY)
+    assert entry is not None
+    note = tmp_path / "verified" / KEY
+    told = []
+    for each in (store, Store(tmp_path)):
+        told.append((each.is_sound(entry), note.exists()))
+
+    assert told == [(True, False), (True, True)]
+
+
+def test_what_was_read_is_not_read_again_until_it_changes(tmp_path: Path) -> None:
+    """Its state is noted, with the time of its last change of any kind, which nobody can set back."""
+    file = publish(Store(tmp_path)) / "out" / "a.txt"
+    store, entry = Store(tmp_path), Store(tmp_path).lookup(KEY)
+    assert entry is not None
+    before = store.is_sound(entry)
+    times = file.stat().st_mtime_ns
+    file.write_text("54321")
+    os.utime(file, ns=(times, times))
+
+    assert (before, store.is_sound(entry), Store(tmp_path).is_sound(entry)) == (True, False, False)
 
 
 json_values = st.recursive(
