@@ -249,7 +249,19 @@ class Workspace:
         return {name: self._versions[name] for name in libraries}
 
 
-COMPUTING = {"tensorflow": ("NVIDIA_TF32_OVERRIDE", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")}
+COMPUTING = {
+    "tensorflow": (
+        "NVIDIA_TF32_OVERRIDE",
+        "TF_ENABLE_ONEDNN_OPTS",
+        "TF_XLA_FLAGS",
+        "XLA_FLAGS",
+        "ONEDNN_MAX_CPU_ISA",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "DNNL_MAX_CPU_ISA",
+        "DNNL_DEFAULT_FPMATH_MODE",
+    ),
+    "numpy": ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+}
 """The environment variables by which users change what a library computes, to the bit."""
 
 

@@ -41,6 +41,7 @@ class Evaluate(StepSpec, kind="evaluate", version=1):
     """Metrics of a model."""
 
     libraries = ("keras", "tensorflow", "numpy")
+    is_random = True  # a layer may draw random numbers when it is asked, as that of a Monte Carlo dropout
 
     model: Model
     x: Arrays = Field(description="The inputs.")

@@ -34,6 +34,7 @@ class Predict(StepSpec, kind="predict", version=1):
     """Outputs of a model."""
 
     libraries = ("keras", "tensorflow", "numpy")
+    is_random = True  # a layer may draw random numbers when it is asked, as that of a Monte Carlo dropout
 
     model: Model
     x: Arrays = Field(description="The inputs.")

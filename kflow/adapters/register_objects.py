@@ -27,6 +27,7 @@ class RegisterObjects(StepSpec, kind="register_objects", version=1):
     """Names for custom objects."""
 
     loads_keras = True
+    is_random = False  # the code is executed to see that it can be; its source is what counts
 
     objects: dict[str, Symbol] = Field(min_length=1, description="For each name the file and the name in it.")
 

@@ -9,11 +9,14 @@
       normalizer: {scale: 0.0625}     # value * scale + offset, as float32
 
 The normalizer can be a function of yours instead, ``normalizer: scaling.py:center``: it gets a block of rows and
-returns as many; its result is computed once and stored.
+returns as many; its result is computed once and stored. What it draws with Python's ``random``, ``numpy.random`` or
+Keras follows the seed of the workflow.
 
 Outputs: ``array``.
 """
 
+import random
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -100,7 +103,22 @@ class SliceHdf5(StepSpec, kind="slice_hdf5", version=1):
         from kflow.artifacts.modules import imported
         from kflow.core.hdf5 import HDF5Matrix
 
+        _seed(context.seed)
         with imported({symbol.name: (context.root / symbol.module, symbol.name)}) as names:
+            _seed(context.seed)  # of the libraries that it has imported as well
             normalizer: Callable[[Any], Any] = names[symbol.name]
             with HDF5Matrix(source.path, source.dataset, source.start, source.end, normalizer) as matrix:
                 return np.asarray(matrix[:])
+
+
+def _seed(seed: int) -> None:
+    """Seed whatever draws random numbers and has been imported."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(seed)
+        return
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(seed)

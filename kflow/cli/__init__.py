@@ -1,7 +1,7 @@
 """The command line: parse, call, exit code. A command's module is imported when the command is used.
 
 Exit codes: 0 fine, 1 the run failed, 2 the workflow or the command is wrong, 3 ``kflow plan --exit-code`` found work
-to do, 130 interrupted.
+to do, 130 interrupted, 141 nobody reads the output any more.
 """
 
 import gc
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    if sys.argv[1:] == ["--version"]:  # the question that scripts ask most needs no command-line library
-        from kflow import __version__
-
-        print(f"kflow {__version__}")  # noqa: T201
-        return
     _stop_at_once()
     _open_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no ä shows its escape, and nothing fails
@@ -29,6 +24,10 @@ def main() -> None:
     is_debug = "--debug" in sys.argv
     try:
         sys.exit(_carry_out())
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # which the command-line library takes for a failure
+            end.code = _explain(end.__context__)
+        raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last boundary: no traceback reaches a user
         if is_debug and not isinstance(error, KeyboardInterrupt | BrokenPipeError):
             import traceback
@@ -40,12 +39,13 @@ def main() -> None:
 
 
 def _stop_at_once() -> None:
-    """Let Ctrl-C end the process without further words until a command has something to tidy up, and says so."""
+    """Let Ctrl-C and SIGTERM end the process without further words until a command has something to tidy up."""
     # Built in: importing signal takes so long that Ctrl-C may come meanwhile.
     import _signal  # type: ignore[import-not-found]  # it has no stub
 
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _stop)
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        if _signal.getsignal(number) in {_signal.default_int_handler, _signal.SIG_DFL}:  # else it is ignored on purpose
+            _signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -57,8 +57,18 @@ def _stop(number: int, frame: object) -> None:
         os._exit(130)
 
 
+def heed_no_more(number: int, frame: object) -> None:
+    """Take a signal and do nothing: one that Python has noted, and that is ignored by then, would be complained of."""
+    del number, frame
+
+
 def _carry_out() -> int:
     """Do what the command line says, the short way if there is nothing to do, and return the exit code."""
+    if sys.argv[1:] == ["--version"]:  # the question that scripts ask most needs no command-line library
+        from kflow import __version__
+
+        print(f"kflow {__version__}", flush=True)  # noqa: T201
+        return 0
     if sys.argv[1:2] in (["run"], ["plan"]):
         from kflow.run.compiled import replay
 
@@ -113,7 +123,7 @@ def _leave_signals() -> None:
     import signal
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if callable(signal.getsignal(number)):
+        if callable(handler := signal.getsignal(number)) and handler is not heed_no_more:
             signal.signal(number, signal.SIG_DFL)
 
 

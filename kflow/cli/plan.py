@@ -1,7 +1,7 @@
 """``kflow plan``: tell what a run would do, and why."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,15 @@ from kflow.cli.loading import (
     warn_of,
 )
 from kflow.cli.output import say
-from kflow.plan.planner import Verdict
+from kflow.diagnostics import visible
+from kflow.plan.planner import Action, Verdict
+from kflow.plan.resolve import Bound
 from kflow.report.tables import describe_plan
 from kflow.run.compiled import installed
+from kflow.run.exports import find_exports
 from kflow.run.previous import make_planner
+from kflow.store.entry import Entry
+from kflow.workspace import Workspace
 
 NO_CHOICE: Mapping[str, Any] = {"only": (), "first": (), "last": (), "is_forced": False}
 """All steps, and none by force."""
@@ -49,9 +54,10 @@ def run(
     planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
     actions = choose_actions(planner, **choice)
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
+    missing = list(_find_missing(bound, actions, workspace))
     warn_of(sharing)
-    say(told)
-    is_done = all(action.verdict is Verdict.REUSE for action in actions)
+    say("\n".join([told, *missing]))
+    is_done = not missing and all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:
         save_plan(output, Wanted(file, overrides, choice), planner, actions)
     elif is_done:
@@ -59,3 +65,14 @@ def run(
 
         compile_plan(Scene(file, bound, workspace, kept, before), actions, told)
     return WORK_TO_DO if tells_by_code and not is_done else 0
+
+
+def _find_missing(bound: Bound, actions: Sequence[Action], workspace: Workspace) -> Iterator[str]:
+    """Say which files that the user asked for by path a run would put back from the store."""
+    for action in actions:
+        spec = bound.workflow.steps[action.step].spec
+        if isinstance(action.entry, Entry) and spec.exports():
+            for export in find_exports(spec, action.entry, workspace):
+                if not export.is_in_place():
+                    how = "holds something else" if export.target.exists() else "is not there"
+                    yield visible(f"{export.text} of step {action.step} {how}; a run puts it in place")

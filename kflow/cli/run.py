@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kflow.cli import heed_no_more
 from kflow.cli.loading import (
     choose_actions,
     load_workflow,
@@ -117,5 +118,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stop the run, and let nothing disturb the tidying up: timeout and docker send several signals."""
     del number, frame
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, heed_no_more)
     raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from kflow.cli.loading import load_workflow, open_store, open_workspace
 from kflow.cli.output import say
 from kflow.cli.run import heed_signals
 from kflow.cli.show import find_run
-from kflow.errors import UsageError
+from kflow.errors import Interrupted, UsageError
 from kflow.plan.fingerprint import differences
 from kflow.plan.select import select_steps
 from kflow.report.console import Console
@@ -43,6 +43,8 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
         try:
             wishes = Wishes(selected=selected, is_forced=True, exports=False)
             again = execute(bound, scratch, workspace, os.path.normpath(path), console, wishes=wishes)
+        except Interrupted:
+            raise Interrupted("interrupted; 'kflow verify' does it all again") from None
         finally:
             console.close()
         _show_logs(again, scratch.root / "runs" / again.id)

@@ -13,6 +13,7 @@ from typing import Any
 from kflow.imports import SOURCES
 from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
 from kflow.spec.references import names_used
+from kflow.spec.types import Origin, Symbol
 from kflow.spec.workflow import Step
 
 SCHEME = 2
@@ -72,7 +73,7 @@ def components(
         "code": dict(code),
         "libraries": dict(libraries),
     }
-    if spec.is_random:
+    if step.is_random:
         parts["seed"] = seed
     if gpus:
         parts["gpus"] = gpus
@@ -84,6 +85,10 @@ def components(
 def _fields(step: Step) -> dict[str, Any]:
     """Return the fields that matter, typed and complete: writing a default down, or 1 for 1.0, changes nothing."""
     fields = step.spec.model_dump(mode="json")
+    # One path may be written in many ways.
+    for path, text in step.texts:
+        if isinstance(text, Symbol | Origin) and "/" in text:
+            _replace(fields, path, text.plain)
     # The value of an environment variable must not get into a record: such a field stays as it is written.
     for name, value in step.fields.items():
         if name in fields and any(names_used(value, "env")):

@@ -109,14 +109,23 @@ def _check_place(text: str, path: str, *, writes: bool) -> str | None:
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
             return f"{text!r} is a {'folder' if stat.S_ISDIR(mode) else 'device or a pipe'}, not a file to write"
-        folder = next(each for each in _folders_above(path) if _mode(each) is not None)
-        if not stat.S_ISDIR(_mode(folder) or 0):
-            return f"{text!r} cannot be written: {folder} is a file, not a folder"
-        # A file that is there already may be the one that would be written.
-        if writes and mode is None and not os.access(folder, os.W_OK | os.X_OK):
-            return f"{text!r} cannot be written: the folder {folder} cannot be written to"
+        problem = _check_folder(path, writes=writes and mode is None)
+        return f"{text!r} cannot be written: {problem}" if problem else None
     except (OSError, ValueError) as error:  # too long a path, a folder that may not be looked into, half a character
         return f"{text!r} cannot be written: {getattr(error, 'strerror', None) or error}"
+
+
+def _check_folder(path: str, *, writes: bool) -> str | None:
+    """Say why there can be no folder for a file, or none that can be written to; None where there can."""
+    folder = next(each for each in _folders_above(path) if _mode(each) is not None)
+    if not stat.S_ISDIR(_mode(folder) or 0):
+        return f"{folder} is a file, not a folder"
+    loose = next((each for each in _folders_above(path) if _mode(each) is None and os.path.islink(each)), None)  # noqa: PTH114
+    if loose:  # making the folder would fail
+        return f"{loose} is a link that leads nowhere"
+    # A file that is there already may be the one that would be written.
+    if writes and not os.access(folder, os.W_OK | os.X_OK):
+        return f"the folder {folder} cannot be written to"
     return None
 
 

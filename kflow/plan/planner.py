@@ -1,7 +1,7 @@
 """The verdict on each step: run, reuse, or wait for a step that has to run first; each with its reason."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -85,6 +85,8 @@ class Planner:
     surroundings: Surroundings
     previous: Mapping[str, Mapping[str, Any]]
     """The components of each step in the last run of this workflow."""
+    unfinished: Mapping[str, str] = field(default_factory=dict)
+    """How the last try of a step ended that was not done since: failed or interrupted."""
 
     def decide(self, name: str, digests: Mapping[str, str], *, is_forced: bool = False) -> Action:
         """Decide about one step.
@@ -137,7 +139,7 @@ class Planner:
         around = self.surroundings
         files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.texts)}
         code: dict[str, str] = {}
-        libraries = dict(around.versions(step.spec.libraries))
+        libraries = dict(around.versions(step.libraries))
         for module in modules(step.texts):
             code |= around.code_digests(module)
             libraries |= around.imported_versions(module)
@@ -147,7 +149,7 @@ class Planner:
             files=files,
             code=code,
             libraries=libraries,
-            variables=around.variables(step.spec.libraries),
+            variables=around.variables(step.libraries),
             seed=self.bound.workflow.seed,
             gpus=around.gpus(step.spec.gpus_wanted()),
             threads=step.threads,
@@ -156,9 +158,16 @@ class Planner:
     def _reason(self, name: str, parts: Mapping[str, Any], key: str) -> str:
         before = self.previous.get(name)
         if before is None:
-            return "never run before"
+            return _NEVER[self.unfinished.get(name)]
         changes = differences(before, parts)
         return "; ".join(changes[:4]) if changes else self.store.explain_miss(key)
+
+
+_NEVER = {
+    None: "never run before",
+    "failed": "never finished before: it failed",
+    "interrupted": "never finished before: it was interrupted",
+}
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

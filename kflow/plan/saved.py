@@ -39,7 +39,9 @@ class SavedPlan:
     def to_json(self) -> str:
         """Return the text of the plan."""
         value = asdict(self)
-        return json.dumps({_KEY: FORMAT, **value, _SUM: _digest(value)}, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps({_KEY: FORMAT, **value, _SUM: _digest(value)}, indent=1, ensure_ascii=False) + "\n"
+        # Bytes of a path that are no UTF-8 are half characters in Python, and this is how JSON writes those.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def find_changes(self, other: "SavedPlan") -> list[str]:
         """Say in words how what would be run now, `other`, is not what was planned; nothing where it is the same."""

@@ -35,6 +35,8 @@ from kflow.workspace import Workspace
 
 _BEGUN, _PUSHED = {"event": "begun"}, {"event": "pushed"}
 """What the thread of a step says before it runs the step, and when the remote has the result."""
+_HEED = 0.25
+"""Seconds: a signal that the kernel gives to another thread does not wake the main one, and only that heeds it."""
 
 
 def execute(
@@ -191,8 +193,9 @@ def _end(run: Run, step: str, outcome: Any) -> None:
 def _next_word(run: Run) -> tuple[str, Any]:
     """Take what a step has to say."""
     while True:
+        due = run.journal.catch_up() if run.journal else None
         with contextlib.suppress(queue.Empty):
-            return run.inbox.get(timeout=run.journal.catch_up() if run.journal else None)
+            return run.inbox.get(timeout=_HEED if due is None else min(due, _HEED))
 
 
 def _end_steps(run: Run) -> None:

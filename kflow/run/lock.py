@@ -45,11 +45,13 @@ class Lock:
 
     def check_outputs(self, step: str, digests: Mapping[str, str]) -> list[str]:
         """Say which outputs of a step are others than what was locked."""
-        locked = self.steps[step]["outputs"] if step in self.steps else {}
+        if step not in self.steps:
+            return []
+        locked = self.steps[step]["outputs"]
         return [
-            f"output {step}.{name} is {digest[:12]}, and {str(locked[name])[:12]} was locked"
-            for name, digest in digests.items()
-            if name in locked and locked[name] != digest
+            f"output {step}.{name} is {_brief(digests.get(name))}, and {_brief(locked.get(name))} was locked"
+            for name in {**locked, **digests}
+            if locked.get(name) != digests.get(name)
         ]
 
     def refuse(self, misses: list[str]) -> LockError:
@@ -122,6 +124,10 @@ def _condense_part(part: str, value: Any) -> Any:
     if part in {"fields", "libraries"}:
         return {name: each if _is_short(each) else _digest(each) for name, each in value.items()}
     return {name: f"~{each[:12]}" for name, each in value.items()}
+
+
+def _brief(digest: object) -> str:
+    return "nothing" if digest is None else str(digest)[:12]
 
 
 def _is_short(value: Any) -> bool:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kflow import durable
-from kflow.artifacts import digest_file
 from kflow.diagnostics import Diagnostic
 from kflow.run import events
 from kflow.run.clock import now
+from kflow.run.exports import find_exports
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Cancelled, InputDamaged, StepFailure
@@ -91,13 +90,14 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     step = run.record.steps[name]
     step.status = status
     spec = run.bound.workflow.steps[name].spec
-    exports = spec.exports() if run.wishes.exports else {}
+    exports = {each.output: each for each in find_exports(spec, entry, run.workspace)} if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
-        target = exports.get(output)
-        shown = _without_variables(run, name, target) if target else None
+        export = exports.get(output)
+        shown = _without_variables(run, name, export.text) if export else None
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
-        if target:
-            run.files[f"{name}.{output}"] = _export(run, entry, output, target)
+        if export:
+            export.put_in_place()
+            run.files[f"{name}.{output}"] = export.target
         elif output in spec.announces and run.wishes.exports:
             run.files[f"{name}.{output}"] = entry.folder / output / str(stored.description["name"])
         if stored.type == "metrics":
@@ -105,14 +105,6 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     run.schedule.finish(name, good=True)
     # A step that was reused is found again as it was; only work that was done must not be forgotten.
     run.note(name, is_end=status == "run")
-
-
-def _export(run: Run, entry: Entry, output: str, target: str) -> Path:
-    source = entry.folder / output / str(entry.manifest.outputs[output].description["name"])
-    path = run.workspace.resolve(target)
-    if not path.is_file() or path.stat().st_size != source.stat().st_size or digest_file(path) != digest_file(source):
-        durable.copy_file(source, path)
-    return path
 
 
 def finish(run: Run, status: Any) -> None:

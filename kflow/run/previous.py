@@ -22,7 +22,8 @@ def make_planner(
         lookup = BothStores(store, sharing.remote)
     if not (store.root / "runs").is_dir():  # nothing was run here: no record needs to be read
         return Planner(bound, lookup, workspace, {})
-    from kflow.run.record import previous_components, workflow_place
+    from kflow.run.record import read_previous, workflow_place
 
     place = workflow_place(workspace.root, path)
-    return Planner(bound, lookup, workspace, previous_components(store.root, place, bound.order))
+    previous = read_previous(store.root, place, bound.order)
+    return Planner(bound, lookup, workspace, previous.components, previous.unfinished)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -218,14 +219,19 @@ def unreadable_records(root: Path) -> Iterator[tuple[Path, str]]:
         if os.path.lexists(root / "runs"):
             yield root / "runs", error.strerror or str(error)
     for folder in run_folders(root):
-        for path in (folder / RECORD, folder / JOURNAL):
-            with contextlib.suppress(FileNotFoundError):
-                reason = _explain_unreadable(path)
-                if reason:
-                    yield path, reason
+        yield from explain_unreadable(folder)
 
 
-def _explain_unreadable(path: Path) -> str | None:
+def explain_unreadable(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what is in the folder of a run and says nothing to this kflow, each with the reason."""
+    for path in (folder / RECORD, folder / JOURNAL):
+        with contextlib.suppress(FileNotFoundError):
+            reason = _find_fault(path)
+            if reason:
+                yield path, reason
+
+
+def _find_fault(path: Path) -> str | None:
     """Return why a record cannot be read; of a journal it is enough that its bytes can be."""
     try:
         data = durable.read_bytes(path)
@@ -246,19 +252,30 @@ def _format_of(data: bytes) -> Any:
     return None
 
 
-def previous_components(
-    root: Path, place: str, steps: Collection[str], limit: int = 20
-) -> dict[str, Mapping[str, Any]]:
-    """Return what each step's fingerprint was made of when the workflow at an absolute path was last run."""
-    found: dict[str, Mapping[str, Any]] = {}
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What the last runs of a workflow tell of its steps."""
+
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the fingerprint of each step was made of when it was last done."""
+    unfinished: Mapping[str, str] = field(default_factory=dict)
+    """How the last try of a step ended: failed or interrupted."""
+
+
+def read_previous(root: Path, place: str, steps: Collection[str], limit: int = 20) -> Previous:
+    """Return what the last runs of the workflow at an absolute path tell of its steps."""
+    done: dict[str, Mapping[str, Any]] = {}
+    unfinished: dict[str, str] = {}
     for record in islice(read_records(root), limit):
         if record.workflow.is_at(place):
             for name, step in record.steps.items():
                 if step.components and step.status in {"run", "reused"}:
-                    found.setdefault(name, step.components)
-        if found.keys() >= set(steps):
+                    done.setdefault(name, step.components)
+                elif step.status in {"failed", "interrupted"} and name not in done:
+                    unfinished.setdefault(name, step.status)
+        if done.keys() >= set(steps):
             break
-    return found
+    return Previous(done, unfinished)
 
 
 def versions() -> dict[str, str]:

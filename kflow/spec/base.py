@@ -163,8 +163,8 @@ class StepSpec(BaseModel):
     """The libraries whose versions can change the result."""
     loads_keras: ClassVar[bool] = False
     """Whether it loads Keras without being in need of a certain version; with ``libraries`` that is known."""
-    is_random: ClassVar[bool] = False
-    """Whether the seed of the workflow can change the result."""
+    is_random: ClassVar[bool | None] = None
+    """Whether the seed of the workflow can change the result; None: where the step executes code of the user's."""
     announces: ClassVar[tuple[str, ...]] = ()
     """The outputs whose place in the store is told at the end of a run."""
     is_light: ClassVar[bool] = False

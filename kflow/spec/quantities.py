@@ -5,10 +5,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from kflow.spec.types import Int, PositiveInt, expected
+from kflow.spec.types import Int, PositiveInt, expected, fail
 
 _SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = r"^(\d+(\.\d+)? ?(s|min|m|h|d) ?)+$"
+_LONGEST = 36500 * 86400
+"""Seconds: a hundred years; the clocks of some systems end with twice as much."""
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _AMOUNT = r"^(\d+(?:\.\d+)?) ?(B|kB|MB|GB|TB|KiB|MiB|GiB)$"
 
@@ -22,10 +24,14 @@ def read_duration(value: object) -> object:
     (5400.0, 2.5)
     """
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
-        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+) ?(min|[smhd])", value))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+) ?(min|[smhd])", value))
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise expected("a length of time, such as 90 (seconds), 10 min or 1h30m")
-    return float(value)
+    else:
+        seconds = value
+    if seconds > _LONGEST:
+        raise fail("a length of time is at most 36500 d; leave it out for no limit")
+    return float(seconds)
 
 
 def read_bytes(value: object) -> object:
@@ -47,7 +53,14 @@ def read_bytes(value: object) -> object:
 Duration = Annotated[
     float,
     BeforeValidator(read_duration),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _DURATION}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST},
+                {"type": "string", "pattern": _DURATION},
+            ]
+        }
+    ),
 ]
 Bytes = Annotated[
     int,

@@ -4,6 +4,7 @@ Each is a small immutable value that keeps the text of the workflow, checks its 
 planner by its type what it stands for: an edge of the graph, a file to read, a file to write, or code.
 """
 
+import os
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -232,6 +233,11 @@ class Origin(_Text):
         return "://" in self and self.lower().startswith(("http://", "https://"))
 
     @property
+    def plain(self) -> str:
+        """The origin, a path in its shortest form."""
+        return str(self) if "://" in self else os.path.normpath(self)
+
+    @property
     def local_path(self) -> str:
         """The path of an origin on this machine."""
         return _path_of_url(self) if "://" in self and self.lower().startswith("file://") else str(self)
@@ -275,6 +281,11 @@ class Symbol(_Text):
         if not re.fullmatch(cls.pattern or "", text):
             raise expected(cls.wanted)
         return cls(text)
+
+    @property
+    def plain(self) -> str:
+        """The symbol, with the path of the file in its shortest form."""
+        return f"{os.path.normpath(self.module)}:{self.name}"
 
     @property
     def module(self) -> str:

@@ -67,6 +67,18 @@ class Step:
         return any(isinstance(text, Symbol | Objects) for _, text in self.texts)
 
     @property
+    def is_random(self) -> bool:
+        """Whether the seed can change its result."""
+        return self.runs_code if self.spec.is_random is None else self.spec.is_random
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The libraries whose versions can change its result; code of the user's may use NumPy without naming it."""
+        known = self.spec.libraries
+        uses_numpy = self.runs_code and self.is_random and "numpy" not in known
+        return (*known, "numpy") if uses_numpy else known
+
+    @property
     def threads(self) -> int:
         """The number of threads that it computes with; 0 where that cannot change its result."""
         if not self.runs_code and _THREADED.isdisjoint(self.spec.libraries):

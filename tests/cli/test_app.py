@@ -164,3 +164,40 @@ def test_a_reader_that_goes_away_gets_no_complaint(make_folder: MakeFolder) -> N
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(60) != 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["kinds"], ["--version"], ["validate", "w.yaml"], ["plan", "w.yaml"]]
+)
+def test_a_reader_that_goes_away_is_exit_code_141(make_folder: MakeFolder, arguments: list[str]) -> None:
+    """As a shell has it for a program that was ended by a closed pipe; 1 would be a run that failed."""
+    command = [sys.executable, "-m", "kflow", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(command, cwd=make_folder().path, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["kinds"]])
+def test_an_output_that_is_full_is_told(make_folder: MakeFolder, arguments: list[str]) -> None:
+    """In one line."""
+    command = [sys.executable, "-m", "kflow", *arguments]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, cwd=make_folder().path, stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert ended.returncode == 1
+    assert (
+        ended.stderr
+        == b"output: No space left on device; make room, and 'kflow run' goes on: what was finished is kept\n"
+    )
+
+
+def test_sigterm_ends_any_command_as_ctrl_c_does(make_folder: MakeFolder) -> None:
+    """Also one that has nothing to tidy up; here it waits for the lines of a workflow that nobody writes."""
+    folder = make_folder()
+    folder.write("typer.py", "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    ended = folder.kflow("kinds", PYTHONPATH=str(folder.path))
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")

@@ -51,3 +51,33 @@ def test_a_command_without_options_loads_no_command_line_library(
     assert short.stdout == long.stdout.replace("forced", "never run before")
     assert done.returncode == 0
     assert "typer" not in done.stderr
+
+
+EXPORTING = """
+kflow: 1
+name: exporting
+steps:
+  m: {kind: build_model, layers: [{Input: {shape: [2]}}, {Dense: {units: 1}}]}
+  s: {kind: save_model, model: "${m}", filepath: out/m.keras}
+"""
+
+
+def test_a_file_that_a_run_would_put_back_is_work_to_do(make_folder: MakeFolder) -> None:
+    """It was asked for by path; where it is gone, or is another one, the plan says so."""
+    folder = make_folder(EXPORTING)
+    ran = folder.kflow("run", "w.yaml")
+    made = folder.path / "out" / "m.keras"
+    told = [folder.kflow("plan", "w.yaml", "--exit-code")]
+    content = made.read_bytes()
+    made.write_bytes(bytes(len(content)))
+    told.append(folder.kflow("plan", "w.yaml", "--exit-code"))
+    made.unlink()
+    told.append(folder.kflow("plan", "w.yaml", "--exit-code"))
+    folder.kflow("run", "w.yaml")
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [each.returncode for each in told] == [0, 3, 3]
+    assert told[1].stdout.endswith("out/m.keras of step s holds something else; a run puts it in place\n")
+    assert told[2].stdout.endswith("out/m.keras of step s is not there; a run puts it in place\n")
+    assert made.read_bytes() == content
+    assert folder.statuses() == {"m": "reused", "s": "reused"}

@@ -34,3 +34,13 @@ def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runs.run(tmp_path / "none", None, as_json=True, least_first=False) == 0
     assert json.loads(capsys.readouterr().out) == []
     assert not (tmp_path / "none").exists()
+
+
+def test_runs_that_cannot_be_read_are_named(three_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside those that can be, and never in their JSON."""
+    told = []
+    for as_json in (False, True):
+        assert runs.run(three_runs, None, as_json=as_json, least_first=False) == 0
+        told.append(capsys.readouterr().err)
+
+    assert told == [f"{three_runs}/runs/20250909T000000-broken/record.json cannot be read: it is damaged\n"] * 2

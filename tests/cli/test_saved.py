@@ -1,6 +1,7 @@
 """``kflow plan -o`` and ``kflow run PLAN``: exactly what was planned is run, or nothing, with the reason."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -348,3 +349,16 @@ def test_a_plan_that_cannot_be_written_is_an_error(folder: Any) -> None:
     done = folder.kflow("plan", "w.yaml", "-o", "w.yaml/plan.json")
 
     assert (done.returncode, done.stderr) == (2, "-o w.yaml/plan.json: Not a directory\n")
+
+
+def test_a_path_that_is_no_utf_8_can_be_planned(make_folder: MakeFolder) -> None:
+    """The plan is JSON all the same, and finds its workflow."""
+    folder = make_folder("kflow: 1\nname: odd\nsteps:\n  f: {kind: fetch, origin: digits.h5}\n")
+    odd = os.fsdecode(b"odd-\xff.yaml")
+    (folder.path / "w.yaml").rename(folder.path / odd)
+    planned = folder.kflow("plan", odd, "-o", "p.json")
+    run = folder.kflow("run", "p.json")
+
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert json.loads((folder.path / "p.json").read_text(encoding="utf-8"))["workflow"] == odd
+    assert run.returncode == 0, run.stderr

@@ -13,12 +13,12 @@ from kflow.errors import UsageError
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        ("latest", "20250203T000000-a-3"),
+        ("20250203T000000-a-3", "20250203T000000-a-3"),
         ("20250101T000002-a-2", "20250101T000002-a-2"),
         ("202502", "20250203T000000-a-3"),
     ],
 )
-def test_a_run_is_shown_by_id_start_or_latest(
+def test_a_run_is_shown_by_id_or_start(
     three_runs: Path, capsys: pytest.CaptureFixture[str], asked: str, found: str
 ) -> None:
     """As text, and as JSON that says the same."""
@@ -32,9 +32,10 @@ def test_a_run_is_shown_by_id_start_or_latest(
     ("asked", "message"),
     [
         ("202501", "2 runs start with '202501'; 'kflow runs' lists them"),
-        ("", "3 runs start with ''"),
+        ("", "4 runs start with ''"),
         ("2024", "no run starts with '2024'"),
-        ("20250909", "no run starts with"),
+        ("20250909", "the run 20250909T000000-broken cannot be read (record.json: it is damaged)"),
+        ("latest", "the run 20250909T000000-broken cannot be read (record.json: it is damaged)"),
     ],
 )
 def test_a_run_that_cannot_be_told(three_runs: Path, asked: str, message: str) -> None:

@@ -206,3 +206,35 @@ def test_a_damaged_input_of_a_chosen_step_is_told(make_folder: MakeFolder) -> No
     assert verified.returncode == 1
     assert "the stored result of step 'save' is damaged" in verified.stdout
     assert stored.read_bytes() == data
+
+
+DRAWING = """
+kflow: 1
+name: drawing
+seed: 5
+steps:
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: labels, end: 9, normalizer: "noise.py:noisy"}
+"""
+NOISE = """
+import random
+import numpy as np
+
+BIAS = np.random.rand()
+
+def noisy(block):
+    return block + BIAS + random.random() + np.random.rand(*block.shape)
+"""
+
+
+def test_what_a_function_draws_follows_the_seed(make_folder: MakeFolder) -> None:
+    """So a verification gives the same bytes, and another seed others, of a step that is run again."""
+    folder = make_folder(DRAWING, {"noise.py": NOISE})
+    folder.kflow("run", "w.yaml")
+    verified = folder.kflow("verify", "latest")
+    folder.write("w.yaml", DRAWING.replace("seed: 5", "seed: 6"))
+    planned = folder.kflow("run", "w.yaml")
+    new, old = (record.steps["x"].outputs["array"].digest for record in folder.records())
+
+    assert verified.returncode == 0, verified.stdout
+    assert "seed: 5 -> 6" in planned.stdout
+    assert new != old

@@ -197,3 +197,12 @@ def test_a_workflow_has_one_history_by_way_of_a_link(make_folder: MakeFolder, tm
     (tmp_path / "link").symlink_to(folder.path)
 
     assert "end: 9 -> 5" in folder.kflow("plan", str(tmp_path / "link" / "w.yaml")).stdout
+
+
+def test_a_step_that_a_run_was_not_asked_for(folder: Any) -> None:
+    """Such a run did not end early."""
+    folder.kflow("run", "w.yaml", "--only", "other", "--force")
+    wrong = folder.kflow("why", "unit")
+
+    assert wrong.returncode == 2
+    assert re.search(r"the run \S+ was not asked for step 'unit'; 'kflow runs' lists others", wrong.stderr)

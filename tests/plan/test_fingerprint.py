@@ -54,6 +54,8 @@ def key(fields: dict[str, Any], **changes: Any) -> str:
         ({"kind": "normalize", "x": "${x}"}, {"axis": -1, "order": 2}),
         ({"kind": "normalize", "x": "${x}", "order": 1}, {"order": 1.0}),
         ({"kind": "predict", "model": "${m}", "x": "${x}"}, {"to_file": "guesses.npy"}),
+        ({**SLICE, "normalizer": "code/n.py:f"}, {"normalizer": "./code//n.py:f"}),
+        ({"kind": "fetch", "origin": "data/a.h5"}, {"origin": "./data/a.h5"}),
         (FETCH, {"mirrors": ["https://h/y"], "max_size": 9, "timeouts": {"read": 3}}),
     ],
 )
@@ -86,9 +88,28 @@ def test_everything_around_a_step_counts(part: str) -> None:
     assert key(FIT, **{part: changed}) != key(FIT)
 
 
-def test_the_seed_counts_for_random_kinds_only() -> None:
-    """A slice is the same whatever the seed."""
-    assert key(SLICE, seed=8) == key(SLICE)
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        (SLICE, False),
+        ({**SLICE, "normalizer": "n.py:f"}, True),
+        ({"kind": "register_objects", "objects": {"F": "n.py:f"}}, False),
+        ({"kind": "load_model", "filepath": "m.keras"}, False),
+        ({"kind": "load_model", "filepath": "m.keras", "objects": "${o}"}, True),
+        ({"kind": "predict", "model": "${m}", "x": "${x}"}, True),
+        ({"kind": "evaluate", "model": "${m}", "x": "${x}", "y": "${y}", "loss": "mse"}, True),
+    ],
+)
+def test_the_seed_counts_where_it_can_change_the_result(fields: dict[str, Any], counts: bool) -> None:
+    """A slice is the same whatever the seed, but for what a function of the user's draws."""
+    assert (key(fields, seed=8) != key(fields)) == counts
+
+
+def test_another_spelling_of_a_path_shows_no_variable() -> None:
+    """A field that uses an environment variable stays as it is written."""
+    fields = {**SLICE, "normalizer": "./${env.PLACE}/n.py:f"}
+
+    assert "secret" not in canonical_json(components(step(fields, PLACE="secret"), **INPUTS))
 
 
 def test_the_name_of_a_step_does_not_count() -> None:

@@ -96,3 +96,14 @@ def test_a_file_of_one_step_is_no_folder_of_another(folder: Path) -> None:
     assert complaints(folder, "out.keras/x.keras", "out.keras") == [
         (f"step 's0' writes 'out.keras/x.keras' as if {folder}/out.keras were a folder, which 's1' writes as a file", 0)
     ]
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(folder: Path) -> None:
+    """As to a disk that is not there; one could be made in its place only by taking the link away."""
+    (folder / "out").symlink_to(folder / "no" / "such")
+    told = f"cannot be written: {folder}/out is a link that leads nowhere"
+
+    assert complaints(folder, "out/m.keras", "out/sub/m.keras") == [
+        (f"'out/m.keras' {told}", 0),
+        (f"'out/sub/m.keras' {told}", 1),
+    ]

@@ -219,7 +219,7 @@ def test_the_seed_runs_random_kinds_only() -> None:
     assert verdicts(actions) == {
         "model": "seed: 7 -> 8",
         "fit": "input model changed; seed: 7 -> 8",
-        "test": "input model changed",
+        "test": "input model changed; seed: 7 -> 8",
         "curves": "input history changed",
     }
 
@@ -231,7 +231,8 @@ def test_another_version_of_a_library_runs_what_computes_with_it() -> None:
 
     preview = {each.step: each for each in Planner(bind_text(), store, World(keras="3.15.2"), previous).preview()}
 
-    assert verdicts(preview)["model"] == "keras: 3.15.1 -> 3.15.2; tensorflow: 3.15.1 -> 3.15.2"
+    computing = ("keras", "tensorflow", "numpy")
+    assert verdicts(preview)["model"] == "; ".join(f"{name}: 3.15.1 -> 3.15.2" for name in computing)
     assert {name for name, each in preview.items() if each.verdict is Verdict.REUSE} == {"images", "labels", "custom"}
 
 
@@ -284,3 +285,14 @@ def test_a_reason_is_short() -> None:
     actions, _ = run(bind_text(text, epochs=1), store, replace(World(), keras="4"), previous)
 
     assert len(actions["fit"].reason.split("; ")) == 4
+
+
+def test_a_step_that_was_tried_says_how_that_ended() -> None:
+    """It was run before, though never to its end."""
+    unfinished = {"images": "failed", "labels": "interrupted"}
+    actions = Planner(bind_text(), MemoryStore(), World(), {}, unfinished).preview()
+
+    reasons = {each.step: each.reason for each in actions}
+    assert reasons["images"] == "never finished before: it failed"
+    assert reasons["labels"] == "never finished before: it was interrupted"
+    assert reasons["custom"] == "never run before"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +255,36 @@ def test_ctrl_c_does_not_wait_for_servers_that_say_nothing(make_folder: MakeFold
 
     assert runner.returncode == 130, out + err
     assert set(folder.statuses().values()) == {"interrupted"}
+
+
+def test_a_signal_that_another_thread_gets_stops_the_run(make_folder: MakeFolder) -> None:
+    """The kernel may give it to any of them, and the main one may wait for a step of days."""
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    run = folder.start("run", "w.yaml")
+    wait_for(folder.path / "pid")
+    others = {int(each.name) for each in Path(f"/proc/{run.pid}/task").iterdir()} - {run.pid}
+    tgkill = "import ctypes, sys; ctypes.CDLL(None).syscall(234, *map(int, sys.argv[1:]))"
+    time.sleep(0.5)  # until it waits for nothing else
+    subprocess.run([sys.executable, "-c", tgkill, str(run.pid), str(max(others)), "15"], check=True)
+    run.communicate(timeout=20)
+
+    assert run.returncode == 130
+
+
+def test_several_signals_at_once_are_one(make_folder: MakeFolder) -> None:
+    """No traceback, and the exit code of an interruption."""
+    folder = make_folder(WITH_CODE, {"user.py": WAITING})
+    ended = []
+    for numbers in ((15, 2), (2, 15), (15, 1), (15, 2, 15), (1, 2, 15)):
+        run = folder.start("run", "w.yaml")
+        wait_for(folder.path / "pid")
+        for number in numbers:
+            run.send_signal(number)
+        _, err = run.communicate(timeout=20)
+        (folder.path / "pid").unlink()
+        ended.append((run.returncode, err))
+
+    assert ended == [(130, "interrupted; 'kflow run' continues from the last finished step\n")] * 5
 
 
 def test_sigterm_stops_a_run_that_is_process_1(make_folder: MakeFolder) -> None:

@@ -1,5 +1,6 @@
 """A lock holds what a workflow gave, and a locked run fails where reality differs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,14 @@ def test_a_lock_takes_the_place_of_a_lock_alone(locked: Any) -> None:
     assert [each.returncode for each in shared] == [2, 2]
     assert "would be the lock of w.yaml as well as of w.yml; rename one of them" in shared[0].stderr
     assert not lock.exists()
+
+
+def test_an_output_that_is_missing_in_the_lock_is_a_difference(locked: Any) -> None:
+    """As after a merge that went wrong; so is one that the step has not."""
+    lock = locked.path / "w.lock.yaml"
+    lock.write_text(lock.read_text().replace("array:", "other:", 1))
+    failed = locked.kflow("run", "w.yaml", "--locked")
+
+    assert failed.returncode == 1
+    assert re.search(r"output x.other is nothing, and [0-9a-f]{12} was locked", failed.stderr)
+    assert re.search(r"output x.array is [0-9a-f]{12}, and nothing was locked", failed.stderr)

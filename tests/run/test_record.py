@@ -21,7 +21,7 @@ from kflow.run.journal import Journal, read_journal
 from kflow.run.record import (
     RECORD,
     RunRecord,
-    previous_components,
+    read_previous,
     read_record,
     read_records,
     record_schema,
@@ -175,9 +175,10 @@ def test_components_of_the_last_run_of_a_workflow(tmp_path: Path, monkeypatch: p
     elsewhere = make_record(5, steps={"fit": step(5, "run")})
     elsewhere.workflow.file = "/elsewhere/w.yaml"
     put(tmp_path, elsewhere)
-    found = previous_components(tmp_path, str(tmp_path / "w.yaml"), ["fit", "test"])
+    found = read_previous(tmp_path, str(tmp_path / "w.yaml"), ["fit", "test"])
 
-    assert found == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
+    assert found.components == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
+    assert found.unfinished == {"fit": "failed"}
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

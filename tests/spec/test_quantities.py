@@ -28,6 +28,13 @@ def test_what_is_no_quantity(type_: object, value: object) -> None:
         TypeAdapter(type_).validate_python(value)
 
 
+@pytest.mark.parametrize("value", [1e300, "200000 d", "1000000000000 h"])
+def test_a_length_of_time_that_no_clock_has(value: object) -> None:
+    """A thread cannot wait for it, and it limits nothing."""
+    with pytest.raises(ValidationError, match="a length of time is at most 36500 d; leave it out for no limit"):
+        TypeAdapter(Duration).validate_python(value)
+
+
 def test_resources_are_frozen_and_known() -> None:
     """A misspelt one is an error."""
     assert Resources(cpus=2, memory="1 GB") == Resources(cpus=2, memory=10**9)
