@@ -150,7 +150,7 @@ POISON: dict[str, tuple[str, Callable[[Path], Any]]] = {
         lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"].update(digest="0" * 64)),
     ),
     "a name that is a list": (
-        "cannot be read",
+        "its image is described as no image can be",
         lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"]["description"].update(name=[])),
     ),
     "a negative size": (
