@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from kflow import durable
 from kflow.artifacts import ExternalFile, digest_file
+from kflow.artifacts.forms import has_form
 from kflow.signature import state
 
 FORMAT = 3
@@ -71,10 +72,14 @@ class Manifest:
             value["outputs"] = {name: Output(**output) for name, output in value["outputs"].items()}
             value["files"] = {name: Content(**each) for name, each in value["files"].items()}
             value["external"] = tuple(ExternalFile(**each) for each in value["external"])
-            return cls(**value)
+            found = cls(**value)
+            # Only what came from elsewhere before such was refused, and whoever writes there, brings in another form.
+            if all(has_form(output.type, output.description) for output in found.outputs.values()):
+                return found
         except (KeyError, TypeError, AttributeError):
-            message = "no manifest"
-            raise ValueError(message) from None
+            pass
+        message = "no manifest"
+        raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Entry:
         PermissionError
             If a file may not be read.
         """
-        return [name for name, content in self.manifest.files.items() if not _holds(self.folder / name, content)]
+        return [name for name, content in self.manifest.files.items() if not holds(self.folder / name, content)]
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -183,7 +188,14 @@ def describe_files(folder: Path) -> dict[str, Content]:
     }
 
 
-def _holds(path: Path, content: Content) -> bool:
+def holds(path: Path, content: Content) -> bool:
+    """Read a file, and tell whether it holds what was published.
+
+    Raises
+    ------
+    PermissionError
+        If it may not be read.
+    """
     try:
         found = path.stat()
         is_fit = stat.S_ISREG(found.st_mode) and found.st_size == content.size  # reading from a pipe may wait forever

@@ -4,21 +4,23 @@ Nothing that stands in a text from elsewhere is believed: not a name, not a numb
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from kflow.artifacts.travel import without_paths
+from kflow.artifacts.forms import is_count, is_digest
+from kflow.artifacts.travel import UnfitError, check_form, without_paths
 from kflow.errors import RunError
 from kflow.store.entry import MANIFEST, Content, Manifest, Output, seal, unseal
 
 FORMAT = 2
 LARGEST = 8 * 2**20
 """The most bytes that a manifest from elsewhere may have."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f\\/]{1,200}")
+_NAME = re.compile(r"[^\x00-\x1f\x7f\\/]+")
+_LONGEST, _LONGEST_PATH = 255, 1000
+"""Bytes in a name, and in all names of a path together; the folders of the store come before it."""
 _DEEPEST = 20
 
 
@@ -91,23 +93,20 @@ def read_portable(text: bytes, fingerprint: str) -> Portable:
     if found.fingerprint != fingerprint:
         raise RefusedError("its manifest is that of another entry")
     _check_names(found)
+    try:
+        for output in found.outputs.values():
+            check_form(output.type, output.description)
+    except UnfitError as error:
+        raise RefusedError(str(error)) from None
     return found
 
 
 def _is_well_formed(found: Portable) -> bool:
     outputs = all(
-        isinstance(each.type, str) and _is_digest(each.digest) and isinstance(each.description, dict)
+        isinstance(each.type, str) and is_digest(each.digest) and isinstance(each.description, dict)
         for each in found.outputs.values()
     )
-    return outputs and all(_is_count(each.size) and _is_digest(each.sha256) for each in found.files.values())
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return outputs and all(is_count(each.size) and is_digest(each.sha256) for each in found.files.values())
 
 
 def _check_names(found: Portable) -> None:
@@ -117,6 +116,16 @@ def _check_names(found: Portable) -> None:
         parts = name.split("/")
         is_plain = all(part not in {".", ".."} and _NAME.fullmatch(part) for part in parts)
         is_inside = 2 <= len(parts) <= _DEEPEST and parts[0] in found.outputs and parts[-1] != MANIFEST
-        if not is_plain or not is_inside or name in folders:
-            message = f"its manifest names a file {name!r}, which no entry may hold"
+        if not is_plain or not is_inside or name in folders or not _has_room(name):
+            shown = name if len(name) <= _LONGEST_PATH else f"{name[:_LONGEST]}..."
+            message = f"its manifest names a file {shown!r}, which no entry may hold"
             raise RefusedError(message)
+
+
+def _has_room(name: str) -> bool:
+    """Tell whether a disk takes a path: its names have few enough bytes, and each character is one that has bytes."""
+    try:
+        sizes = [len(os.fsencode(part)) for part in name.split("/")]
+    except UnicodeEncodeError:
+        return False
+    return max(sizes) <= _LONGEST and sum(sizes) <= _LONGEST_PATH

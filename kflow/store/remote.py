@@ -5,6 +5,8 @@ the manifest that names them, and none is ever replaced by other bytes: so half 
 several machines do not disturb each other, without any lock.
 """
 
+import contextlib
+import errno
 import hashlib
 import queue
 import threading
@@ -15,7 +17,7 @@ from typing import Any, TypeVar
 
 from kflow.artifacts import ExternalFile
 from kflow.artifacts.travel import Arrival, Home, NotHereError, UnfitError, settle
-from kflow.store.entry import Content, Entry, Manifest, Output
+from kflow.store.entry import Content, Entry, Manifest, Output, holds
 from kflow.store.place import Place, RemoteError, describe_failure
 from kflow.store.portable import LARGEST, Portable, RefusedError, read_portable, write_portable
 from kflow.store.store import Store
@@ -29,6 +31,8 @@ _SLOWEST = 100_000
 """Bytes in a second below which a transfer counts as dead."""
 _AT_ONCE = 4
 """Entries that are moved at the same time."""
+_NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+"""How a file fails to be made in a new folder when the disk does not take its name, or not beside the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Remote:
         """
         if self.failure:
             return None
-        text = self._within(0, lambda: self._read_small(_manifest_name(fingerprint)))
+        text = self._within(lambda: self._read_small(_manifest_name(fingerprint)))
         try:
             return None if text is None else read_portable(text, fingerprint)
         except RefusedError:
@@ -160,15 +164,18 @@ class Remote:
     def _send(self, source: Path, content: Content) -> bool:
         """Send a file that is not there, or not whole; tells whether that was needed."""
         name = _file_name(content.sha256)
-        if content.sha256 not in self._useless and self._within(0, lambda: self.place.size(name)) == content.size:
+        if content.sha256 not in self._useless and self._within(lambda: self.place.size(name)) == content.size:
             return False
+        if not holds(source, content):  # it may have been damaged in a way that nobody sees who does not read it
+            message = "it does not hold the bytes that were published; 'kflow store verify' sets its entry aside"
+            raise OSError(errno.EIO, message, str(source))
         self._put(source, name, content.size)
         self._useless.discard(content.sha256)
         return True
 
     def _put(self, source: Path, name: str, size: int) -> None:
         try:
-            self._within(size, lambda: self.place.put(source, name))
+            self._within(lambda: self.place.put(source, name), lambda: size)
         except FileNotFoundError as error:
             self.failure = describe_failure(error)
             raise RemoteError(self.failure) from None
@@ -198,19 +205,22 @@ class Remote:
 
     def _fetch(self, name: str, content: Content, target: Path) -> None:
         """Bring a file, and make sure of every byte of it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = _file_name(content.sha256)
+        source, copy = _file_name(content.sha256), _Copy(target)
         try:
-            digest = self._within(
-                content.size, lambda: _write(self.place.read(source, content.size), target, content.size)
-            )
+            self._within(lambda: copy.write(self.place.read(source, content.size), content.size), lambda: copy.count)
+            what = "holds other bytes than its manifest says"
         except FileNotFoundError:
-            digest = None
-        if digest != content.sha256:
-            self._useless.add(content.sha256)
-            what = "is not there" if digest is None else "holds other bytes than its manifest says"
-            message = f"its file {name!r} {what}"
-            raise RefusedError(message)
+            what = "is not there"
+        except LocalError as error:
+            if error.errno not in _NO_NAME:
+                raise
+            what = "cannot have this name here"
+        else:
+            if copy.digest.hexdigest() == content.sha256 and copy.count == content.size:
+                return
+        self._useless.add(content.sha256)
+        message = f"its file {name!r} {what}"
+        raise RefusedError(message)
 
     def _read_small(self, name: str) -> bytes | None:
         text: bytes | None
@@ -225,16 +235,16 @@ class Remote:
 
     # --- patience --------------------------------------------------------------------------------------
 
-    def _within(self, size: int, work: Callable[[], T]) -> T:
-        """Do something with the place, for no longer than it may take for so many bytes.
+    def _within(self, work: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
+        """Do something with the place, for no longer than it may take for the bytes that it moves.
 
-        It is done in a thread that is left behind if it hangs: a dead network disk lets nobody go.
+        These are counted, and never believed: who waits for as many as a manifest says may wait for centuries. It is
+        done in a thread that is left behind if it hangs: a dead network disk lets nobody go.
         """
         if self.failure:
             raise RemoteError(self.failure)
         answer: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
         threading.Thread(target=_answer, args=(work, answer), daemon=True, name="remote").start()
-        limit = self.patience + size / _SLOWEST
         waited = 0.0
         while True:
             try:
@@ -244,8 +254,8 @@ class Remote:
                 waited += 0.25
             if self.over.is_set():
                 raise RemoteError("the run is over")
-            if waited >= limit:
-                self.failure = f"it did not answer within {limit:.0f} seconds"
+            if waited >= self.patience + moved() / _SLOWEST:
+                self.failure = f"it did not answer within {waited:.0f} seconds"
                 raise RemoteError(self.failure)
         if isinstance(error, FileNotFoundError | IsADirectoryError | LocalError):
             raise error
@@ -276,17 +286,32 @@ def _at_most(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
             return
 
 
-def _write(blocks: Iterator[bytes], target: Path, size: int) -> str:
-    """Write what comes, up to one block more than it should be, and return its digest."""
-    digest = hashlib.sha256()
-    with target.open("xb") as stream:
+@dataclass(slots=True)
+class _Copy:
+    """A file that comes, as far as it has come."""
+
+    target: Path
+    count: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def write(self, blocks: Iterator[bytes], size: int) -> None:
+        """Write what comes, up to one block more than it should be."""
+        with self._here():
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.target.touch(exist_ok=False)
         for block in _at_most(blocks, size):
-            digest.update(block)
-            try:
+            self.digest.update(block)
+            with self._here(), self.target.open("ab") as stream:
                 stream.write(block)
-            except OSError as error:
-                raise LocalError(error.errno, error.strerror, str(target)) from None
-    return digest.hexdigest()
+            self.count += len(block)
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Tell what fails on this machine from what fails in the remote."""
+        try:
+            yield
+        except OSError as error:
+            raise LocalError(error.errno, error.strerror, str(self.target)) from None
 
 
 def _settle(found: Portable, folder: Path, home: Home) -> Manifest:

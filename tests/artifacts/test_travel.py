@@ -1,14 +1,18 @@
 """A value that came from elsewhere is what its digest says, or it is refused."""
 
+import copy
+import json
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from kflow.artifacts import Saved, array, artifact_type, digest_file
+from kflow.artifacts import Saved, array, artifact_type, digest_file, digest_json
 from kflow.artifacts.array import Rows, Source
 from kflow.artifacts.objects import ObjectSources
 from kflow.artifacts.travel import Arrival, Home, NotHereError, UnfitError, settle, without_paths
@@ -125,6 +129,109 @@ def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None
 
     with pytest.raises(UnfitError, match="is not what its digest says"):
         settle(replace(arrival, description=rename(arrival.description)), home_with())
+
+
+BAD_FORMS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+    "metrics of words": ("metrics", lambda d: d.update(metrics={"loss": "low"})),
+    "metrics of a list": ("metrics", lambda d: d.update(metrics=[1])),
+    "no metrics": ("metrics", lambda d: d.update(metrics=None)),
+    "a metric beyond numbers": ("metrics", lambda d: d.update(metrics={"loss": 10**400})),
+    "a negative shape": ("rows", lambda d: d.update(shape=[-1])),
+    "a shape of words": ("rows", lambda d: d.update(shape=["a"])),
+    "an unknown dtype": ("rows", lambda d: d.update(dtype="number")),
+    "rows from the end": ("rows", lambda d: d["source"].update(start=-1)),
+    "an unknown operation": ("rows", lambda d: d.update(operations=[{"do": "rotate"}])),
+    "an operation of words": ("rows", lambda d: d["operations"][0].update(scale="2")),
+    "an end of words": ("history", lambda d: d.update(last={"loss": "low"})),
+    "half an epoch": ("history", lambda d: d.update(epochs=0.5)),
+    "a symbol that is none": ("objects", lambda d: d.update(objects={"Swish": ["0/layers.py", None]})),
+    "libraries that are none": ("objects", lambda d: d.update(libraries=[])),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FORMS)
+def test_a_description_that_no_value_has_is_refused(tmp_path: Path, bad: str) -> None:
+    """Though its digest fits, as whoever writes such a thing sees to."""
+    name, spoil = BAD_FORMS[bad]
+    arrival, _ = send(VALUES[name][0], VALUES[name][1](tmp_path), tmp_path)
+    description = copy.deepcopy(dict(arrival.description))
+    spoil(description)
+    digest = digest_of(arrival, description)
+    home = home_with(*(each for each in tmp_path.glob("*") if each.is_file()))
+
+    with pytest.raises(UnfitError, match=f"its {arrival.type} is described as no {arrival.type} can be"):
+        settle(replace(arrival, description=description, digest=digest), home)
+
+
+def digest_of(arrival: Arrival, description: Mapping[str, Any]) -> str:
+    """Return the digest that goes with a description."""
+    match arrival.type:
+        case "metrics":
+            return digest_json(description["metrics"])
+        case "array":
+            return digest_json(description)
+        case "objects":
+            return digest_json([description["objects"], arrival.files, description["libraries"]])
+    return arrival.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("array", {"shape": [4]}),
+        ("array", {"dtype": "float32"}),
+        ("history", {"epochs": 3}),
+        ("history", {"last": {"loss": 0.5}}),
+        ("history", {"last": {}}),
+    ],
+)
+def test_a_description_that_is_not_that_of_its_file_is_refused(
+    tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    """It is told without the file being read."""
+    arrival, _ = send(VALUES[name][0], VALUES[name][1](tmp_path), tmp_path)
+
+    with pytest.raises(UnfitError, match=f"its {arrival.type} is not what its description says"):
+        settle(replace(arrival, description={**arrival.description, **change}), home_with())
+
+
+@pytest.mark.parametrize("content", [b"", b"12345", b"PK\x05\x06" + b"\0" * 18, pickle.dumps({}), "cut short"])
+def test_an_array_that_cannot_be_opened_is_refused(tmp_path: Path, content: bytes | str) -> None:
+    """Whatever has its digest."""
+    arrival, _ = send("array", np.eye(2), tmp_path)
+    path = arrival.folder / "array.npy"
+    path.write_bytes(path.read_bytes()[:-1] if isinstance(content, str) else content)
+    digest = digest_file(path)
+    bad = replace(arrival, digest=digest, files={"array.npy": digest})
+
+    with pytest.raises(UnfitError, match="its array is no file of rows"):
+        settle(replace(bad, description={**arrival.description, "content": digest}), home_with())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int4", "S3", ">f4", "i4,f4"])
+def test_an_array_of_any_type_comes(tmp_path: Path, dtype: str) -> None:
+    """Also of one that a file holds as mere bytes."""
+    arrival, saved = send("array", np.zeros(3, getattr(ml_dtypes, dtype, dtype)), tmp_path)
+
+    assert settle(arrival, home_with()) == (saved.description, None)
+
+
+@pytest.mark.parametrize("curves", [[1], {"loss": 1}, {"loss": ["low"]}, {"loss": [None]}])
+def test_curves_that_are_none_are_refused(tmp_path: Path, curves: Any) -> None:
+    """They would be told in the middle of a run that cannot draw them."""
+    arrival, _ = send("history", {"loss": [0.5]}, tmp_path)
+    (arrival.folder / "history.json").write_text(json.dumps(curves))
+    last = {"name": "history.json", "epochs": 1, "last": {}}
+
+    with pytest.raises(UnfitError, match="its history is not what its digest says"):
+        settle(replace(arrival, digest=digest_json(curves), description=last), home_with())
+
+
+def test_a_history_with_a_loss_that_is_no_number_comes(tmp_path: Path) -> None:
+    """A NaN is not equal to itself, and the same all the same."""
+    arrival, saved = send("history", {"loss": [0.5, float("nan")], "none": []}, tmp_path)
+
+    assert repr(settle(arrival, home_with())) == repr((saved.description, None))
 
 
 def test_code_of_somebody_else_is_refused(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kflow.artifacts import digest_json
+from kflow.store.entry import seal, unseal
 from kflow.store.place import BucketPlace, open_place
 from tests.run.google import Google, serve
 
@@ -112,6 +115,93 @@ def test_a_poisoned_result_is_refused_and_made_again(machine: Machine, tmp_path:
     third = machine("third")
     third.kflow("run", "w.yaml", "--remote", "../remote")
     assert reasons(third) == {"pulled from the remote"}
+
+
+MEASURED = """
+kflow: 1
+name: measured
+steps:
+  model: {kind: build_model, layers: [{Input: {shape: [8, 8, 1]}}, {Activation: {activation: linear}}]}
+  x: {kind: slice_hdf5, datapath: digits.h5, dataset: images, end: 20, normalizer: {scale: 1}}
+  test: {kind: evaluate, model: "${model}", x: "${x}", y: "${x}", loss: mse}
+"""
+
+
+def put_words_for_numbers(manifest: dict[str, Any]) -> None:
+    """Write words in the place of metrics, with a digest that fits."""
+    for output in manifest["outputs"].values():
+        if output["type"] == "metrics":
+            output.update(description={"metrics": {"loss": "low"}}, digest=digest_json({"loss": "low"}))
+
+
+def put_name(name: str, manifest: dict[str, Any]) -> None:
+    """Name the file of a model otherwise."""
+    if manifest["kind"] == "build_model":
+        (content,) = manifest["files"].values()
+        manifest["files"] = {f"model/{name}": content}
+        manifest["outputs"]["model"]["description"]["name"] = name
+
+
+@pytest.mark.parametrize(
+    ("step", "spoil", "reason"),
+    [
+        ("test", put_words_for_numbers, "its metrics is described as no metrics can be"),
+        ("model", partial(put_name, "é" * 200), "its manifest names a file"),
+        ("model", partial(put_name, "\ud800"), "its manifest names a file"),
+    ],
+)
+def test_a_manifest_that_nobody_writes_costs_one_result(
+    machine: Machine, tmp_path: Path, step: str, spoil: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    """It is refused and made again, here and there; the others are pulled."""
+    machine("first", MEASURED).kflow("run", "w.yaml", "--remote", "../remote")
+    for path in (tmp_path / "remote").rglob("entries/*/*"):
+        manifest = unseal(path.read_bytes())
+        spoil(manifest)
+        path.write_bytes(seal(json.dumps(manifest)))
+    second = machine("second", MEASURED)
+    plan = second.kflow("plan", "w.yaml", "--remote", "../remote", "--exit-code")
+    done = second.kflow("run", "w.yaml", "--remote", "../remote")
+
+    assert plan.returncode == 3, "the plan knows of it"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert f"what the remote has of {step} is refused: {reason}" in done.stdout
+    assert {name for name, status in second.statuses().items() if status == "run"} == {step}
+    third = machine("third", MEASURED)
+    third.kflow("run", "w.yaml", "--remote", "../remote")
+    assert reasons(third) == {"pulled from the remote"}
+
+
+def test_a_store_that_took_words_for_numbers_mends_itself(machine: Machine, tmp_path: Path) -> None:
+    """As an earlier kflow did: the result counts as damaged, and is made again."""
+    folder = machine("first", MEASURED)
+    folder.kflow("run", "w.yaml")
+    for path in (tmp_path / "store of first").rglob("manifest.json"):
+        manifest = unseal(path.read_bytes())
+        put_words_for_numbers(manifest)
+        path.write_bytes(seal(json.dumps({key: value for key, value in manifest.items() if key != "digest"})))
+    done = folder.kflow("run", "w.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert folder.statuses() == {"model": "reused", "x": "reused", "test": "run"}
+    assert folder.records()[0].steps["test"].reason == "its stored result is damaged"
+
+
+def test_what_was_damaged_here_is_not_pushed(machine: Machine, tmp_path: Path) -> None:
+    """With size and times as they were; that is said, and the other results are pushed."""
+    folder = machine("first")
+    folder.kflow("run", "w.yaml")
+    (path,) = (tmp_path / "store of first").rglob("user.py")
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    pushed = folder.kflow("store", "push", "--remote", "../remote")
+
+    assert pushed.returncode == 1
+    assert "code: damaged or not in the store any more" in pushed.stdout.splitlines()
+    assert pushed.stdout.splitlines()[-1] == "5 pushed, 1 damaged or not in the store any more"
+    assert len([each for each in (tmp_path / "remote").rglob("*") if each.is_file()]) == 5 + 2
 
 
 def test_a_folder_in_the_place_of_a_file_does_not_end_the_sharing(machine: Machine, tmp_path: Path) -> None:

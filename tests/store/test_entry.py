@@ -13,7 +13,10 @@ from kflow.artifacts import ExternalFile
 from kflow.store.entry import Content, Entry, Manifest, Output, describe_files, seal
 
 texts = st.text(max_size=8)
-outputs = st.builds(Output, type=texts, digest=texts, description=st.dictionaries(texts, st.integers()))
+numbers = st.dictionaries(texts, st.floats(allow_nan=False))
+outputs = st.builds(
+    Output, type=st.just("metrics"), digest=texts, description=st.fixed_dictionaries({"metrics": numbers})
+)
 manifests = st.builds(
     Manifest,
     fingerprint=texts,
@@ -45,6 +48,14 @@ def test_a_manifest_without_a_digest_is_none() -> None:
 
     with pytest.raises(ValueError, match="the bytes that were written"):
         Manifest.from_bytes(text.encode())
+
+
+def test_a_manifest_that_describes_what_no_value_is_like_is_none() -> None:
+    """Though its digest is right: nothing that is told of a result may end the run that finds it."""
+    text = Manifest("f", "k", {"a": Output("metrics", "d", {"metrics": {"loss": "low"}})}).to_bytes()
+
+    with pytest.raises(ValueError, match="no manifest"):
+        Manifest.from_bytes(text)
 
 
 def test_the_digest_of_a_manifest_is_that_of_all_before_it() -> None:

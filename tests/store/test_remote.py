@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +111,19 @@ def add_file(name: str) -> Callable[[dict[str, Any]], Any]:
     return add
 
 
+def set_numbers(there: Path, number: Any) -> None:
+    def put(value: dict[str, Any]) -> None:
+        numbers = {"loss": number}
+        digest = digest_json(numbers)
+        value["outputs"]["numbers"] = {"type": "metrics", "digest": digest, "description": {"metrics": numbers}}
+
+    change(the_manifest(there), put)
+
+
+def set_size(there: Path, size: Any) -> None:
+    change(the_manifest(there), lambda value: value["files"]["picture/a.png"].update(size=size))
+
+
 POISON: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "another byte": ("other bytes", lambda there: the_file(there).write_bytes(b"x" * 999 + b"y")),
     "cut short": ("other bytes", lambda there: the_file(there).write_bytes(b"x" * 500)),
@@ -150,13 +167,30 @@ POISON: dict[str, tuple[str, Callable[[Path], Any]]] = {
         lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"].update(digest="0" * 64)),
     ),
     "a name that is a list": (
-        "cannot be read",
+        "its image is described as no image can be",
         lambda there: change(the_manifest(there), lambda v: v["outputs"]["picture"]["description"].update(name=[])),
     ),
-    "a negative size": (
-        "cannot be read",
-        lambda there: change(the_manifest(there), lambda v: v["files"]["picture/a.png"].update(size=-1)),
+    "numbers that are none": ("its metrics is described as no metrics can be", lambda there: set_numbers(there, "low")),
+    "a list of numbers": ("its metrics is described as no metrics can be", lambda there: set_numbers(there, [0.5])),
+    "a number beyond numbers": ("its metrics is described as no", lambda there: set_numbers(there, 10**400)),
+    "a number with half a name": (
+        "its metrics is described as no",
+        lambda there: change(
+            the_manifest(there), lambda v: v["outputs"]["numbers"]["description"].update(metrics={"\ud800": 1.0})
+        ),
     ),
+    "an output of an unknown type": (
+        "knows no values of type 'hologram'",
+        lambda there: change(the_manifest(there), lambda v: v["outputs"]["numbers"].update(type="hologram")),
+    ),
+    **{
+        f"a size of {size!r}": (reason, partial(set_size, size=size))
+        for reason, sizes in {
+            "its file 'picture/a.png' holds other bytes": (0, 1, 999, 1001, 10**18),
+            "cannot be read": (-1, 1000.0, True, "1000", None, 2**63, [1000]),
+        }.items()
+        for size in sizes
+    },
     "a digest that is a path": (
         "cannot be read",
         lambda there: change(
@@ -197,6 +231,15 @@ def test_a_digest_that_the_workflow_gives_must_be_met(tmp_path: Path, there: Pat
     assert remote.pull(replace(EXPECTED, promises={"picture": digest}), Store(tmp_path / "second")) is not None
 
 
+def test_an_empty_file_that_is_not_there_is_refused(tmp_path: Path, there: Path) -> None:
+    """What is not there is not taken for what holds nothing."""
+    empty = hashlib.sha256(b"").hexdigest()
+    change(the_manifest(there), lambda value: value["files"].update({"picture/a.png": {"size": 0, "sha256": empty}}))
+
+    with pytest.raises(RefusedError, match="is not there"):
+        pull(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -216,6 +259,9 @@ def test_a_digest_that_the_workflow_gives_must_be_met(tmp_path: Path, there: Pat
         "manifest.json",
         "picture/a.png/b",
         "picture/" + "a" * 300,
+        "picture/" + "é" * 200,
+        "picture/\ud800",
+        "picture/" + "/".join(["a" * 250] * 5),
         "picture/" + "/".join("a" * 30),
     ],
 )
@@ -228,10 +274,50 @@ def test_a_name_that_no_entry_may_hold_is_refused(tmp_path: Path, there: Path, n
     assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.parametrize("name", ["é" * 127, "a" * 255, "\udce9.png", "/".join("abcdefgh")])
+def test_a_name_that_a_disk_takes_is_one(tmp_path: Path, there: Path, name: str) -> None:
+    """Up to the last byte, and of any bytes."""
+
+    def rename(value: dict[str, Any]) -> None:
+        value["files"] = {f"picture/{name}": value["files"]["picture/a.png"]}
+        value["outputs"]["picture"]["description"]["name"] = name
+
+    change(the_manifest(there), rename)
+    entry = pull(tmp_path)
+
+    assert entry is not None
+    assert (entry.folder / "picture" / name).read_bytes() == b"x" * 1000
+
+
+def test_a_name_that_only_this_disk_does_not_take_is_in_the_way_of_one_entry(tmp_path: Path, there: Path) -> None:
+    """The remote has no part in it, and neither has the disk: others can still be pulled."""
+    change(the_manifest(there), add_file("picture/" + "/".join(["a" * 240] * 4)))
+    deep = tmp_path / "/".join(["d" * 250] * ((4096 - 500 - len(str(tmp_path))) // 251))
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+
+    with pytest.raises(RefusedError, match="cannot have this name here"):
+        remote.pull(EXPECTED, Store(deep))
+    assert remote.failure is None
+
+
+def test_a_store_that_cannot_be_written_is_not_the_remotes_fault(tmp_path: Path, there: Path) -> None:
+    """A link that leads nowhere is in the place of its folder when the result comes."""
+
+    class Removing(FolderPlace):
+        def read(self, name: str, most: int) -> Iterator[bytes]:
+            if "files/" in name:
+                shutil.rmtree(tmp_path / "second" / "tmp")
+                (tmp_path / "second" / "tmp").symlink_to("tmp")
+            return super().read(name, most)
+
+    remote = Remote(Removing(there.parent))
+    with pytest.raises(OSError, match="Too many levels"):
+        pull(tmp_path, remote)
+    assert remote.failure is None
+
+
 def test_a_link_or_a_pipe_in_the_place_of_a_file_brings_nothing_in(tmp_path: Path, there: Path) -> None:
     """What a link leads to is read and found wrong; a pipe is not waited for."""
-    import os
-
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 1000)
     path = the_file(there)
@@ -354,6 +440,36 @@ def test_a_remote_that_hangs_is_left_behind(tmp_path: Path, there: Path) -> None
     assert remote.failure is not None
 
 
+def test_the_size_in_a_manifest_is_nothing_to_wait_for(tmp_path: Path, there: Path) -> None:
+    """The time for 10**18 bytes would be centuries."""
+    set_size(there, 10**18)
+    let_go = threading.Event()
+    remote = Remote(FailingPlace(FolderPlace(there.parent), "files/", let_go), patience=0.5)
+    late = threading.Timer(10, let_go.set)
+    late.start()
+    try:
+        with pytest.raises(RemoteError, match="did not answer within"):
+            pull(tmp_path, remote)
+    finally:
+        late.cancel()
+        let_go.set()
+
+
+def test_what_comes_is_waited_for(tmp_path: Path, there: Path) -> None:
+    """However long it takes in all, as long as it comes fast enough."""
+
+    class Slow(FolderPlace):
+        def read(self, name: str, most: int) -> Iterator[bytes]:
+            for block in super().read(name, most):
+                for start in range(0, len(block), 100_000):
+                    time.sleep(0.4)
+                    yield block[start : start + 100_000]
+
+    Remote(FolderPlace(tmp_path / "other")).push(publish(Store(tmp_path / "big"), b"z" * 500_000))
+
+    assert pull(tmp_path, Remote(Slow(tmp_path / "other"), patience=1.0)) is not None
+
+
 def test_nobody_waits_for_a_remote_when_the_run_is_over(tmp_path: Path, there: Path) -> None:
     """Though it still hangs."""
     let_go, over = threading.Event(), threading.Event()
@@ -423,3 +539,30 @@ def test_a_push_sends_again_what_was_lost_there(tmp_path: Path, there: Path) -> 
 
     assert Remote(FolderPlace(tmp_path / "remote")).push(publish(Store(tmp_path / "third")))
     assert the_file(there).exists()
+
+
+def test_what_was_damaged_here_is_not_pushed(tmp_path: Path) -> None:
+    """With size and times as they were, so that nobody sees it who does not read it; nothing of it is there."""
+    entry = publish(Store(tmp_path / "first"))
+    path = entry.folder / "picture" / "a.png"
+    before = path.stat()
+    path.write_bytes(b"y" * 1000)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+
+    with pytest.raises(OSError, match=f"does not hold the bytes that were published.*: '{path}'"):
+        remote.push(entry)
+    assert remote.failure is None
+    assert not [each for each in (tmp_path / "remote").rglob("*") if each.is_file()]
+    assert remote.push(publish(Store(tmp_path / "second")))
+
+
+def test_a_file_that_is_gone_here_is_not_the_remotes_fault(tmp_path: Path) -> None:
+    """It cannot be pushed, and others can."""
+    entry = publish(Store(tmp_path / "first"))
+    (entry.folder / "picture" / "a.png").unlink()
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+
+    with pytest.raises(OSError, match="does not hold the bytes"):
+        remote.push(entry)
+    assert remote.failure is None

@@ -24,7 +24,7 @@ def publish(store: Store, content: str = "12345", key: str = KEY) -> Path:
     with store.stage() as staging:
         (staging.folder / "out").mkdir()
         (staging.folder / "out" / "a.txt").write_text(content)
-        manifest = Manifest(key, "kind", {"a": Output("file", "digest", {})})
+        manifest = Manifest(key, "kind", {"a": Output("file", "digest", {"name": "a"})})
         return store.commit(staging, manifest).folder
 
 

@@ -20,7 +20,7 @@ def publish(store: Store, number: int, size: int = 10) -> str:
     with store.stage() as staging:
         (staging.folder / "a").mkdir()
         (staging.folder / "a" / "x").write_bytes(bytes(size))
-        store.commit(staging, Manifest(key, "kind", {"a": Output("file", "digest", {})}))
+        store.commit(staging, Manifest(key, "kind", {"a": Output("file", "digest", {"name": "a"})}))
     return key
 
 
