@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kflow.imports import find_libraries, library_versions, local_imports, version_of
+from kflow.imports import find_libraries, library_versions, local_imports, require_first, version_of
 from kflow.signature import ABSENT, State, state
 
 if TYPE_CHECKING:
@@ -194,7 +194,9 @@ class Workspace:
         queue = [start]
         while queue:
             path = queue.pop()
-            for imported in local_imports(self._parse(path), path.parent, start.parent, self._parse):
+            tree = self._parse(path)
+            require_first(tree, start.parent, self._note)
+            for imported in local_imports(tree, path.parent, start.parent, self._parse):
                 self._note(imported)
                 if imported not in found and imported.is_file():
                     found[imported] = None
@@ -208,7 +210,7 @@ class Workspace:
             start = self.resolve(module)
             sources = map(self.resolve, self.sources(module))
             trees = [self._parse(source) for source in sources if source.suffix == ".py" or source == start]
-            self._imported[module] = library_versions(find_libraries(trees, start.parent), self._note)
+            self._imported[module] = library_versions(find_libraries(trees, start.parent, self._note), self._note)
         return self._imported[module]
 
     def _parse(self, path: Path) -> ast.Module:

@@ -14,9 +14,11 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Self
+from zipimport import zipimporter
 
 from kflow.artifacts import digest_file
-from kflow.imports import changed_sources, counted_sources, source_path
+from kflow.imports import changed_sources, counted_sources
+from kflow.python_path import is_installed, source_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +316,15 @@ def _compiling(places: _Places) -> Iterator[None]:
     folders = places.folders.union(map(str, source_path()))
 
     def is_meant(folder: str) -> bool:
-        return folder in folders or places.have_below(f"{folder}/", folders)
+        return folder in folders or (places.have_below(f"{folder}/", folders) and not is_installed(Path(folder)))
 
     def hook(folder: str) -> Any:
         if not is_meant(folder):
             raise ImportError
+        if Path(folder).is_file():
+            archive = zipimporter(folder)
+            archive.invalidate_caches()  # Python remembers where things lie in it, for good
+            return archive
         return make_finder(folder)
 
     def forget() -> None:

@@ -249,6 +249,18 @@ def test_a_broken_module_that_a_module_imports_is_told(folder: Path) -> None:
     assert message == "layers.py imports a module that cannot be used: invalid syntax (broken.py, line 1)"
 
 
+def test_a_module_that_another_one_comes_before_is_told_at_its_place(folder: Path) -> None:
+    """What its import statement would run is not what lies beside it."""
+    (folder / "yaml.py").write_text("")
+    (folder / "layers.py").write_text("import yaml\nclass Swish: pass\n")
+    steps = "  a: {kind: register_objects, objects: {A: 'layers.py:Swish'}}\n"
+
+    ((message, _, _),) = complaints(folder, steps)
+
+    assert message.startswith("layers.py imports a module that cannot be used: 'yaml' is yaml.py beside it and also /")
+    assert message.endswith("/yaml/__init__.py, which comes first for Python; rename yaml.py")
+
+
 def test_contents_are_looked_into_if_asked_for(folder: Path) -> None:
     """A file that is no HDF5, and names that Keras does not know, are found by the steps themselves."""
     steps = (
