@@ -124,6 +124,42 @@ def require_first(tree: ast.Module, top: Path, note: Callable[[Path], None] = ig
             raise ValueError(message)
 
 
+def require_absolute(tree: ast.Module, file: Path, symbol: str) -> None:
+    """Refuse a relative import at the top level of a module that a step names: it is run as part of no package.
+
+    One in a function, or below an ``if`` or a ``try``, need not be reached.
+
+    Parameters
+    ----------
+    tree : ast.Module
+        The module.
+    file : Path
+        Where it lies.
+    symbol : str
+        The file as the step names it, and the name in it.
+
+    Raises
+    ------
+    ImportError
+        With a message, and what to write instead.
+    """
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            told, _, name = symbol.rpartition(":")
+            line = f"{told}:{node.lineno}: '{ast.unparse(node)}'"
+            message = f"{line} fails, as a module that a step names is part of no package"
+            above = f"name a module above the package that has 'from {file.parent.name}.{file.stem} import {name}'"
+            absolute = _absolute(node)
+            raise ImportError(message, f"write '{absolute}', or {above}" if absolute else above)
+
+
+def _absolute(node: ast.ImportFrom) -> str:
+    """Return the absolute import that does the same, as imports start at the module's own folder; '' if none does."""
+    if node.level > 1 or (not node.module and node.names[0].name == "*"):
+        return ""
+    return ast.unparse(ast.ImportFrom(node.module, node.names, 0) if node.module else ast.Import(node.names))
+
+
 # --- libraries --------------------------------------------------------------------------------------------
 
 

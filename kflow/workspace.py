@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kflow.imports import find_libraries, library_versions, local_imports, require_first, version_of
+from kflow.imports import find_libraries, library_versions, local_imports, require_absolute, require_first, version_of
 from kflow.signature import ABSENT, State, state
 
 if TYPE_CHECKING:
@@ -171,12 +171,15 @@ class Workspace:
             If the file is no Python, or cannot be read.
         LookupError
             If the name is not defined there; the names that are follow the message.
+        ImportError
+            If it imports relatively; what to write instead follows the message.
         """
         tree = self._parse(self.resolve(module))
         names = set(_defined_names(tree))
         if name not in names and "*" not in names:
             message = f"{module} defines no {name!r}"
             raise LookupError(message, *sorted(names))
+        require_absolute(tree, self.resolve(module), f"{module}:{name}")
 
     def code_digests(self, module: str) -> Mapping[str, str]:
         """Return the digests of a user module and of the local modules that it imports, by relative path."""
