@@ -6,15 +6,27 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+
+from kflow.python_path import (
+    ENDINGS,
+    candidates,
+    editable_places,
+    find_first,
+    find_module,
+    holds,
+    ignore,
+    list_files,
+    read_names,
+    search_path,
+    source_path,
+    was_installed,
+)
 
 ABSENT = "none"
 """The version of what is not installed."""
 SOURCES = "sources of "
 """Stands before the name of a library whose sources count instead of its version."""
-_ENDINGS = (".py", *EXTENSION_SUFFIXES)
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 # --- local modules ----------------------------------------------------------------------------------------
@@ -59,7 +71,7 @@ def _module_files(base: Path, parts: list[str]) -> Iterator[Path]:
     for count in range(1, len(parts) + 1):
         stem = base.joinpath(*parts[:count])
         yield stem / "__init__.py"
-        yield from (stem.with_name(stem.name + ending) for ending in _ENDINGS)
+        yield from (stem.with_name(stem.name + ending) for ending in ENDINGS)
 
 
 def _exported(package: Path, parse: Callable[[Path], ast.Module]) -> Iterator[str]:
@@ -81,11 +93,78 @@ def _is_all(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id == "__all__"
 
 
+# --- which of two comes first -----------------------------------------------------------------------------
+
+
+def require_first(tree: ast.Module, top: Path, note: Callable[[Path], None] = ignore) -> None:
+    """Refuse what a module imports from a folder at the end of Python's path if another of that name lies before it.
+
+    Whichever were run, somebody would have meant the other one. The standard library is what its names mean.
+
+    Parameters
+    ----------
+    tree : ast.Module
+        The module.
+    top : Path
+        The folder.
+    note : callable, optional
+        Takes every path that was looked at elsewhere, there or not.
+
+    Raises
+    ------
+    ValueError
+        With both files.
+    """
+    for name in _foreign_names([tree]):
+        local = find_module(top, name)
+        first = find_first(name, note) if local else None
+        if local and first and os.path.realpath(local) != os.path.realpath(first):
+            here = local.relative_to(top)
+            message = f"{name!r} is {here} beside it and also {first}, which comes first for Python; rename {here}"
+            raise ValueError(message)
+
+
+def require_absolute(tree: ast.Module, file: Path, symbol: str) -> None:
+    """Refuse a relative import at the top level of a module that a step names: it is run as part of no package.
+
+    One in a function, or below an ``if`` or a ``try``, need not be reached.
+
+    Parameters
+    ----------
+    tree : ast.Module
+        The module.
+    file : Path
+        Where it lies.
+    symbol : str
+        The file as the step names it, and the name in it.
+
+    Raises
+    ------
+    ImportError
+        With a message, and what to write instead.
+    """
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            told, _, name = symbol.rpartition(":")
+            line = f"{told}:{node.lineno}: '{ast.unparse(node)}'"
+            message = f"{line} fails, as a module that a step names is part of no package"
+            above = f"name a module above the package that has 'from {file.parent.name}.{file.stem} import {name}'"
+            absolute = _absolute(node)
+            raise ImportError(message, f"write '{absolute}', or {above}" if absolute else above)
+
+
+def _absolute(node: ast.ImportFrom) -> str:
+    """Return the absolute import that does the same, as imports start at the module's own folder; '' if none does."""
+    if node.level > 1 or (not node.module and node.names[0].name == "*"):
+        return ""
+    return ast.unparse(ast.ImportFrom(node.module, node.names, 0) if node.module else ast.Import(node.names))
+
+
 # --- libraries --------------------------------------------------------------------------------------------
 
 
-def find_libraries(trees: Iterable[ast.Module], top: Path) -> tuple[str, ...]:
-    r"""Return the names, in order, that modules import from neither their own folder nor the standard library.
+def find_libraries(trees: Iterable[ast.Module], top: Path, note: Callable[[Path], None] = ignore) -> tuple[str, ...]:
+    r"""Return the names, in order, that modules import from neither their own folder alone nor the standard library.
 
     Parameters
     ----------
@@ -93,29 +172,44 @@ def find_libraries(trees: Iterable[ast.Module], top: Path) -> tuple[str, ...]:
         The modules.
     top : Path
         The folder that their imports start at.
+    note : callable, optional
+        Takes every path that was looked at elsewhere, there or not.
 
     Examples
     --------
     >>> find_libraries([ast.parse("import os, numpy.linalg\nfrom keras import layers")], Path("/nowhere"))
     ('keras', 'numpy')
     """
-    return tuple(name for name in _foreign_names(trees) if not any(each.exists() for each in _candidates(top, name)))
+    return tuple(name for name in _foreign_names(trees, note) if not _is_local(top, name, note))
 
 
-def _foreign_names(trees: Iterable[ast.Module]) -> list[str]:
-    """Return the top-level names that modules import, but for the standard library's, in order."""
+def _is_local(top: Path, name: str, note: Callable[[Path], None]) -> bool:
+    """Say whether all that a name can mean lies in a folder: a bare one yields to a package, or joins its namespace."""
+    if find_module(top, name):
+        return True
+    if not any(each.exists() for each in candidates(top, name)) or find_first(name, note):
+        return False
+    parts = [*(folder / name for folder in search_path()), *editable_places(name)]
+    return all(os.path.realpath(part) == os.path.realpath(top / name) for part in parts if part.is_dir())
+
+
+def _foreign_names(trees: Iterable[ast.Module], note: Callable[[Path], None] = ignore) -> list[str]:
+    """Return the top-level names that modules import, in order; those of the standard library if a user has one too."""
     names: set[str] = set()
     for node in (each for tree in trees for each in ast.walk(tree)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.partition(".")[0])
-    return sorted(names - sys.stdlib_module_names)
-
-
-def _candidates(folder: Path, name: str) -> list[Path]:
-    """Return what may be imported under a name from a folder of Python's path: a package, a module, a compiled one."""
-    return [folder / name, *(folder / f"{name}{ending}" for ending in _ENDINGS)]
+    found = names - sys.stdlib_module_names
+    folders = source_path()  # most of them stand before the standard library
+    for name in names - found:
+        for folder in folders:
+            for each in candidates(folder, name):
+                note(each)
+            if find_module(folder, name):
+                found.add(name)
+    return sorted(found)
 
 
 def version_of(distribution: str) -> str:
@@ -128,7 +222,7 @@ def version_of(distribution: str) -> str:
         return ABSENT
 
 
-def library_versions(names: Iterable[str], note: Callable[[Path], None] = lambda _: None) -> Mapping[str, str]:
+def library_versions(names: Iterable[str], note: Callable[[Path], None] = ignore) -> Mapping[str, str]:
     """Return, by the name of the package, the versions of what is imported under some names.
 
     For a library that is imported from its sources, as from a folder in ``PYTHONPATH`` or an editable install, these
@@ -191,57 +285,20 @@ def _packages() -> Mapping[str, list[str]]:
 # --- libraries in source ----------------------------------------------------------------------------------
 
 
-def source_path() -> list[Path]:
-    """Return the folders of Python's path that nothing was installed into, in order: those of the user's own."""
-    # The first one is the folder of the program, or the current one; workers do without it.
-    path = sys.path if sys.flags.safe_path else sys.path[1:]
-    own = Path(__file__).parents[1]
-    return [folder for folder in map(Path, filter(None, path)) if folder != own and _is_users(folder)]
-
-
-def _is_users(folder: Path) -> bool:
-    if not _INSTALLED.isdisjoint(folder.parts) or folder.is_relative_to(Path(os.__file__).parent):
-        return False
-    try:
-        return not any(each.suffix == ".dist-info" for each in folder.iterdir())
-    except OSError:  # a zip file, or nothing
-        return False
-
-
-def _source_files(name: str, note: Callable[[Path], None] = lambda _: None) -> dict[str, Path]:
+def _source_files(name: str, note: Callable[[Path], None] = ignore) -> dict[str, Path]:
     """Return the files of a library that is imported from its sources, by their paths in it; none for another."""
-    for folder in source_path():
-        candidates = _candidates(folder, name)
-        for each in candidates:
-            note(each)
-        if files := _list_files(candidates, note):
-            return files
-    return _list_files(_editable_places(name), note)
-
-
-def _editable_places(name: str) -> Iterator[Path]:
-    """Yield where the finders of editable installs find a library."""
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, None) if "editable" in str(getattr(finder, "__module__", "")) else None
-        if spec:
-            places = map(Path, spec.submodule_search_locations or filter(None, [spec.origin]))
-            yield from (place for place in places if _INSTALLED.isdisjoint(place.parts))
-
-
-def _list_files(places: Iterable[Path], note: Callable[[Path], None]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for place in places:
-        if place.is_file():
-            note(place)
-            found[place.name] = place
-        for folder, folders, names in os.walk(place):
-            note(Path(folder))  # a file may come
-            folders[:] = sorted(each for each in folders if each.isidentifier() and each != "__pycache__")
-            files = [Path(folder, each) for each in sorted(names) if each.endswith(_ENDINGS)]
-            for file in files:
-                note(file)
-            found |= {str(file.relative_to(place.parent)): file for file in files}
-    return found
+    for folder in source_path():
+        places = candidates(folder, name)
+        for each in [folder, *places] if folder.is_file() else places:
+            note(each)
+        if any(each.exists() for each in places) and was_installed(folder, name):
+            return found
+        files = {folder.name: folder} if holds(folder, name) else list_files(places, note)
+        if find_module(folder, name):
+            return files
+        found = files | found  # a part of a namespace
+    return found or list_files(editable_places(name), note)
 
 
 def _digest(files: Mapping[str, Path]) -> str:
@@ -253,7 +310,17 @@ def _digest(files: Mapping[str, Path]) -> str:
 
 def _parse_each(files: Mapping[str, Path]) -> Iterator[ast.Module]:
     """Yield the modules of a library that are Python: not those for another version of it."""
-    for file in files.values():
+    for source in _read_each(files.values()):
+        with contextlib.suppress(SyntaxError, ValueError, MemoryError, RecursionError):
+            yield ast.parse(source)
+
+
+def _read_each(files: Iterable[Path]) -> Iterator[bytes]:
+    for file in files:
         if file.suffix == ".py":
-            with contextlib.suppress(SyntaxError, ValueError, MemoryError, RecursionError):
-                yield ast.parse(file.read_bytes())
+            yield file.read_bytes()
+        elif names := [] if file.name.endswith(ENDINGS) else read_names(file):
+            import zipfile
+
+            with zipfile.ZipFile(file) as opened:
+                yield from (opened.read(name) for name in names if name.endswith(".py"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kflow.imports import find_libraries, library_versions, local_imports, version_of
+from kflow.imports import find_libraries, library_versions, local_imports, require_absolute, require_first, version_of
 from kflow.signature import ABSENT, State, state
 
 if TYPE_CHECKING:
@@ -171,12 +171,15 @@ class Workspace:
             If the file is no Python, or cannot be read.
         LookupError
             If the name is not defined there; the names that are follow the message.
+        ImportError
+            If it imports relatively; what to write instead follows the message.
         """
         tree = self._parse(self.resolve(module))
         names = set(_defined_names(tree))
         if name not in names and "*" not in names:
             message = f"{module} defines no {name!r}"
             raise LookupError(message, *sorted(names))
+        require_absolute(tree, self.resolve(module), f"{module}:{name}")
 
     def code_digests(self, module: str) -> Mapping[str, str]:
         """Return the digests of a user module and of the local modules that it imports, by relative path."""
@@ -194,7 +197,9 @@ class Workspace:
         queue = [start]
         while queue:
             path = queue.pop()
-            for imported in local_imports(self._parse(path), path.parent, start.parent, self._parse):
+            tree = self._parse(path)
+            require_first(tree, start.parent, self._note)
+            for imported in local_imports(tree, path.parent, start.parent, self._parse):
                 self._note(imported)
                 if imported not in found and imported.is_file():
                     found[imported] = None
@@ -208,7 +213,7 @@ class Workspace:
             start = self.resolve(module)
             sources = map(self.resolve, self.sources(module))
             trees = [self._parse(source) for source in sources if source.suffix == ".py" or source == start]
-            self._imported[module] = library_versions(find_libraries(trees, start.parent), self._note)
+            self._imported[module] = library_versions(find_libraries(trees, start.parent, self._note), self._note)
         return self._imported[module]
 
     def _parse(self, path: Path) -> ast.Module:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
+import zipfile
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
@@ -230,6 +231,127 @@ class TestSources:
         assert found == {"numpy": np.__version__, "PyYAML": yaml.__version__, "no_such_module": "none"}
 
 
+class TestWhichComesFirst:
+    """A user's module lies at the end of Python's path: what is run is what counts, or it is refused."""
+
+    @pytest.fixture
+    def source(self, tmp_path, monkeypatch):
+        """Give a folder of Python's path."""
+        (tmp_path / "src").mkdir()
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(tmp_path / "src"), *sys.path[1:]])
+        return tmp_path / "src"
+
+    def write(self, folder, *names, text=""):
+        """Write modules."""
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+
+    @pytest.mark.parametrize("local", ["own.py", "own/__init__.py", f"own{EXTENSION_SUFFIXES[0]}"])
+    @pytest.mark.parametrize("other", ["own.py", "own/__init__.py", f"own{EXTENSION_SUFFIXES[0]}"])
+    def test_a_module_that_another_one_comes_before_is_refused(self, workspace, source, local, other):
+        """Whichever were run, somebody would have meant the other one; both are named."""
+        self.write(workspace.root, local)
+        self.write(source, other)
+        self.write(workspace.root, "a.py", text="def f():\n    from own.x import y\n")
+
+        with pytest.raises(
+            ValueError, match=rf"^'own' is {local} beside it and also {source}/{other}, .* rename {local}$"
+        ):
+            workspace.sources("a.py")
+
+    def test_one_with_the_name_of_an_installed_library_is_refused(self, workspace):
+        """Also where a module that is imported has it."""
+        self.write(workspace.root, "yaml.py")
+        self.write(workspace.root, "a.py", text="import b\n")
+        self.write(workspace.root, "b.py", text="import yaml\n")
+
+        with pytest.raises(ValueError, match=r"^'yaml' is yaml\.py beside it and also .*/yaml/__init__\.py"):
+            workspace.sources("a.py")
+
+    def test_one_with_the_name_of_an_editable_install_is_refused(self, workspace, tmp_path, monkeypatch):
+        """Its finder may come before Python's path or after it."""
+
+        class Finder:
+            """Finds the library as setuptools' finder does."""
+
+            __module__ = "__editable___own_finder"
+
+            def find_spec(self, name, path):
+                """Return where it lies."""
+                del path
+                return ModuleSpec(name, None, origin=str(tmp_path / "lib" / "own.py")) if name == "own" else None
+
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+        self.write(workspace.root, "own.py", text="")
+        self.write(workspace.root, "a.py", text="import own\n")
+        self.write(tmp_path / "lib", "own.py")
+
+        with pytest.raises(ValueError, match=r"^'own' is own\.py beside it and also .*/lib/own\.py"):
+            workspace.sources("a.py")
+
+    def test_the_same_file_by_two_ways_is_one(self, workspace, monkeypatch):
+        """As where the project itself is in Python's path."""
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(workspace.root), *sys.path[1:]])
+        self.write(workspace.root, "own.py")
+        self.write(workspace.root, "a.py", text="import own\n")
+
+        assert set(workspace.sources("a.py")) == {"a.py", "own.py"}
+        assert workspace.imported_versions("a.py") == {}
+
+    def test_the_standard_library_is_what_its_names_mean(self, workspace):
+        """A file that has one of them is in nobody's way."""
+        self.write(workspace.root, "random.py")
+        self.write(workspace.root, "a.py", text="import random\n")
+
+        assert "a.py" in workspace.sources("a.py")
+        assert workspace.imported_versions("a.py") == {}
+
+    def test_what_stands_in_for_the_standard_library_counts(self, workspace, source):
+        """In Python's path it comes before it."""
+        self.write(source, "random.py")
+        self.write(workspace.root, "a.py", text="import random\n")
+
+        assert set(workspace.imported_versions("a.py")) == {"sources of random"}
+
+    def test_a_bare_folder_yields_to_a_library(self, workspace, source):
+        """One without ``__init__.py``, as data lie in; one of Python's path yields to a module beside."""
+        import yaml
+
+        self.write(workspace.root, "yaml/a.txt", "lib/a.txt", "own.py")
+        self.write(source, "lib.py", "own/a.txt")
+        self.write(workspace.root, "a.py", text="import yaml, lib, own\n")
+
+        assert set(workspace.sources("a.py")) == {"a.py", "own.py"}
+        found = workspace.imported_versions("a.py")
+        assert found == {"PyYAML": yaml.__version__, "sources of lib": found["sources of lib"]}
+
+    def test_all_parts_of_a_namespace_count(self, workspace, source, tmp_path, monkeypatch):
+        """Those beside the module, and those of every folder in Python's path."""
+        self.write(tmp_path / "more", "x")
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(tmp_path / "more"), *sys.path[1:]])
+        self.write(workspace.root, "own/near.py")
+        self.write(source, "own/far.py", text="X = 1\n")
+        self.write(tmp_path / "more", "own/farther.py", text="import numpy\n")
+        self.write(workspace.root, "a.py", text="from own import near, far, farther\n")
+
+        before = workspace.imported_versions("a.py")
+        self.write(source, "own/far.py", text="X = 2\n")
+
+        assert set(workspace.sources("a.py")) == {"a.py", "own/near.py"}
+        assert set(before) == {"sources of own", "numpy"}
+        assert changed_sources(before) == ["own"]
+
+    def test_where_another_one_could_come_is_noted(self, workspace, source):
+        """So that a command with nothing to do sees it."""
+        self.write(workspace.root, "own.py")
+        self.write(workspace.root, "a.py", text="import own, random\n")
+        workspace.sources("a.py")
+        workspace.imported_versions("a.py")
+
+        assert {str(source / name) for name in ("own", "own.py", "random", "random.py")} <= set(workspace.seen)
+
+
 class TestLibrariesInSource:
     """A library that nobody installed counts by its sources."""
 
@@ -277,6 +399,48 @@ class TestLibrariesInSource:
         (source / "lib-1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lib\nVersion: 1.5\n")
 
         assert self.versions(workspace) == {"lib": "1.5"}
+
+    @pytest.mark.parametrize(
+        ("record", "has_brought_it"),
+        [(None, False), ("other_lib/__init__.py,,\nlib_of_another/a.py,,\n", False), ("lib/old.py,,\n", True)],
+    )
+    def test_what_was_not_installed_there_counts_by_its_sources(self, workspace, source, record, has_brought_it):
+        """Beside what was; the record of a distribution says what it brought."""
+        about = source / "other_lib-1.5.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-lib\nVersion: 1.5\n")
+        if record:
+            (about / "RECORD").write_text(record)
+
+        assert ("sources of lib" not in self.versions(workspace)) is has_brought_it
+
+    def test_packages_behind_links_count(self, workspace, source, tmp_path):
+        """As Python imports them; links that go round in circles do no harm."""
+        (source / "lib" / "deep").rename(tmp_path / "deep")
+        (source / "lib" / "deep").symlink_to(tmp_path / "deep")
+        (source / "lib" / "round").symlink_to(source / "lib")
+        (tmp_path / "deep" / "up").symlink_to(source)
+        before = self.versions(workspace)
+        (tmp_path / "deep" / "core.py").write_text("K = 2\n")
+
+        assert "numpy" in before
+        assert changed_sources(before) == ["lib"]
+
+    def test_a_zip_file_counts_by_its_bytes(self, workspace, source, monkeypatch):
+        """With the libraries that modules in it import."""
+        archive = source.with_suffix(".zip")
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(archive), *sys.path[1:]])
+        self.write_zip(archive, "import numpy\n")
+        before = self.versions(workspace)
+        self.write_zip(archive, "import numpy as np\n")
+
+        assert set(before) == {"sources of lib", "numpy"}
+        assert changed_sources(before) == ["lib"]
+
+    def write_zip(self, archive, text):
+        """Write a zip file with a module."""
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("lib/deep/core.py", text)
 
     def test_an_editable_install_counts_by_its_sources(self, workspace, source, monkeypatch):
         """Where a finder of its own knows its place."""

@@ -223,6 +223,8 @@ def _check_symbol(symbol: Symbol, look: Look, mark: Mark) -> Iterator[Diagnostic
     except LookupError as error:
         message, *candidates = error.args
         yield Diagnostic(message, mark, _hint(symbol.name, tuple(candidates)))
+    except ImportError as error:
+        yield Diagnostic(error.args[0], mark, error.args[1])
     except (OSError, SyntaxError, ValueError) as error:
         yield Diagnostic(describe_broken_module(symbol.module, error), mark)
         return

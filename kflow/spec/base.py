@@ -75,7 +75,7 @@ class Look(Protocol):
         """Return shape and dtype of an HDF5 data set; raises OSError with one sentence."""
 
     def check_symbol(self, module: str, name: str) -> None:
-        """Raise SyntaxError or LookupError where a Python file does not define a name."""
+        """Raise SyntaxError, LookupError or ImportError where a Python file does not define a name, or cannot."""
 
     def sources(self, module: str) -> tuple[str, ...]:
         """Return a user module and the local modules that it imports, relative to the workflow file."""

@@ -249,6 +249,57 @@ def test_a_broken_module_that_a_module_imports_is_told(folder: Path) -> None:
     assert message == "layers.py imports a module that cannot be used: invalid syntax (broken.py, line 1)"
 
 
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("from .rel import S as T", "write 'from rel import S as T', or "),
+        ("from . import rel", "write 'import rel', or "),
+        ("from . import *", ""),
+        ("from ..pkg.rel import S", ""),
+    ],
+)
+def test_a_relative_import_in_a_module_that_is_named_is_told(folder: Path, line: str, advice: str) -> None:
+    """It is run as part of no package; what to write instead is told."""
+    (folder / "pkg").mkdir()
+    (folder / "pkg" / "rel.py").write_text("S = 1\n")
+    (folder / "pkg" / "part.py").write_text(f"import os\n{line}\ndef f(x): return x\n")
+    steps = "  x: {kind: slice_hdf5, datapath: a.h5, dataset: images, normalizer: 'pkg/part.py:f'}\n"
+
+    found = complaints(folder, steps)
+
+    message = f"pkg/part.py:2: '{line}' fails, as a module that a step names is part of no package"
+    above = "name a module above the package that has 'from pkg.part import f'"
+    assert found == [(message, 1, advice + above)]
+
+
+def test_a_relative_import_that_need_not_be_reached_is_left_alone(folder: Path) -> None:
+    """As one that another import stands in for, and those of modules that are imported as parts of a package."""
+    (folder / "pkg").mkdir()
+    (folder / "pkg" / "rel.py").write_text("from . import part\n")
+    (folder / "pkg" / "part.py").write_text(
+        "try:\n    from .rel import S\nexcept ImportError:\n    S = 1\ndef f(x):\n    from .rel import S\n"
+    )
+    (folder / "layers.py").write_text("from pkg import rel\nclass Swish: pass\n")
+    steps = (
+        "  x: {kind: slice_hdf5, datapath: a.h5, dataset: images, normalizer: 'pkg/part.py:f'}\n"
+        "  a: {kind: register_objects, objects: {A: 'layers.py:Swish'}}\n"
+    )
+
+    assert bind_text(folder, steps).order == ("x", "a")
+
+
+def test_a_module_that_another_one_comes_before_is_told_at_its_place(folder: Path) -> None:
+    """What its import statement would run is not what lies beside it."""
+    (folder / "yaml.py").write_text("")
+    (folder / "layers.py").write_text("import yaml\nclass Swish: pass\n")
+    steps = "  a: {kind: register_objects, objects: {A: 'layers.py:Swish'}}\n"
+
+    ((message, _, _),) = complaints(folder, steps)
+
+    assert message.startswith("layers.py imports a module that cannot be used: 'yaml' is yaml.py beside it and also /")
+    assert message.endswith("/yaml/__init__.py, which comes first for Python; rename yaml.py")
+
+
 def test_contents_are_looked_into_if_asked_for(folder: Path) -> None:
     """A file that is no HDF5, and names that Keras does not know, are found by the steps themselves."""
     steps = (

@@ -1,0 +1,161 @@
+"""Python's path as workers have it: what is found under a name there, what is installed, and what is a user's."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+ENDINGS = (".py", *EXTENSION_SUFFIXES)
+"""Of what can be imported."""
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+def ignore(_: object) -> None:
+    """Take a path that was looked at, for those who keep none."""
+
+
+def source_path() -> list[Path]:
+    """Return the folders and zip files of Python's path that are no environment's: those of the user's own."""
+    own = Path(__file__).parents[1]
+    return [folder for folder in search_path() if folder != own and not _is_environments(folder)]
+
+
+def is_installed(file: Path) -> bool:
+    """Say whether a file is of the standard library, or lies where libraries are installed, by their versions.
+
+    Examples
+    --------
+    >>> import yaml
+    >>> is_installed(Path(os.__file__)), is_installed(Path(yaml.__file__)), is_installed(Path("/home/me/layers.py"))
+    (True, True, False)
+    """
+    if _is_environments(file):
+        return True
+    folders = [folder for folder in source_path() if file.is_relative_to(os.path.realpath(folder))]
+    inside = [(folder, file.relative_to(os.path.realpath(folder)).parts) for folder in folders]
+    return any(parts and was_installed(folder, parts[0].partition(".")[0]) for folder, parts in inside)
+
+
+def _is_environments(place: Path) -> bool:
+    return not _INSTALLED.isdisjoint(place.parts) or is_standard(str(place))
+
+
+def is_standard(place: str) -> bool:
+    """Say whether a path lies in the standard library.
+
+    Examples
+    --------
+    >>> is_standard(os.__file__), is_standard("/home/me/os.py")
+    (True, False)
+    """
+    return f"{place}/".startswith(_standard_folders()) and _INSTALLED.isdisjoint(place.split("/"))
+
+
+@cache
+def _standard_folders() -> tuple[str, ...]:
+    folder = os.path.dirname(os.__file__)  # noqa: PTH120  texts, as it is asked for every module
+    archive = f"{os.path.dirname(folder)}/python{sys.version_info.major}{sys.version_info.minor}.zip"  # noqa: PTH120
+    return f"{folder}/", f"{os.path.realpath(folder)}/", f"{archive}/"
+
+
+def was_installed(folder: Path, name: str) -> bool:
+    """Say whether a module in a folder belongs to a distribution there, as after ``pip install --target``."""
+    for about in folder.glob("*.dist-info"):
+        try:
+            record = (about / "RECORD").read_text("utf-8", "surrogateescape")
+        except OSError:  # then the name of the distribution must do
+            if about.name.partition("-")[0].lower() == name.lower():
+                return True
+        else:
+            if any(line.startswith((f"{name}/", f"{name}.")) for line in record.splitlines()):
+                return True
+    return False
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def find_first(name: str, note: Callable[[Path], None] = ignore) -> Path | None:
+    """Return the module or package that Python finds under a name without the folder of a user's module."""
+    for folder in search_path():
+        for each in [folder] if _is_environments(folder) else candidates(folder, name):
+            note(each)  # a file may come; into an environment one seldom does
+        if found := find_module(folder, name):
+            return found
+    return next((found for place in editable_places(name) if (found := find_module(place.parent, name))), None)
+
+
+def find_module(folder: Path, name: str) -> Path | None:
+    """Return the file that makes a module or package in a folder, or the zip file that holds one.
+
+    A bare folder, without ``__init__.py``, is none: it yields to any module or package, as Python has it.
+    """
+    place = f"{folder}/{name}"  # texts, and no error where it may not look: each module asks for each of its imports
+    stems = [f"{place}/__init__", place] if os.path.isdir(place) else [place]  # noqa: PTH112
+    files = (stem + ending for stem in stems for ending in ENDINGS)
+    found = next(filter(os.path.isfile, files), None)
+    return Path(found) if found else folder if holds(folder, name) else None
+
+
+def search_path() -> list[Path]:
+    """Return Python's path as workers have it: without the folder of the program, or the current one."""
+    return [Path(each) for each in (sys.path if sys.flags.safe_path else sys.path[1:]) if each]
+
+
+def candidates(folder: Path, name: str) -> list[Path]:
+    """Return what may be imported under a name from a folder of Python's path: a package, a module, a compiled one."""
+    return [folder / name, *(folder / f"{name}{ending}" for ending in ENDINGS)]
+
+
+def editable_places(name: str) -> Iterator[Path]:
+    """Yield where the finders of editable installs find a library."""
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if "editable" in str(getattr(finder, "__module__", "")) else None
+        if spec:
+            places = map(Path, spec.submodule_search_locations or filter(None, [spec.origin]))
+            yield from (place for place in places if _INSTALLED.isdisjoint(place.parts))
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def holds(archive: Path, name: str) -> bool:
+    """Say whether a zip file in Python's path holds a module; it counts as a whole."""
+    return any(each.startswith((f"{name}/", f"{name}.py")) for each in read_names(archive))
+
+
+def read_names(archive: Path) -> list[str]:
+    """Return the names of what is in a zip file, none for anything else."""
+    if not os.path.isfile(archive):  # noqa: PTH113
+        return []
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.namelist()
+    except (OSError, zipfile.BadZipFile):  # Python passes over it as well
+        return []
+
+
+def list_files(places: Iterable[Path], note: Callable[[Path], None]) -> dict[str, Path]:
+    """Return what can be imported in some places, by its path from there; not what is no part of a package."""
+    found: dict[str, Path] = {}
+    for place in places:
+        if place.is_file():
+            note(place)
+            found[place.name] = place
+        seen: set[str] = set()
+        for folder, folders, names in os.walk(place, followlinks=True):
+            note(Path(folder))  # a file may come
+            folders[:] = sorted(each for each in folders if each.isidentifier() and each != "__pycache__")
+            if (real := os.path.realpath(folder)) in seen:  # a link to where it has been, which may be above it
+                folders.clear()
+                continue
+            seen.add(real)
+            files = [Path(folder, each) for each in sorted(names) if each.endswith(ENDINGS)]
+            for file in files:
+                note(file)
+            found |= {str(file.relative_to(place.parent)): file for file in files}
+    return found
