@@ -6,7 +6,8 @@
         Swish: layers.py:Swish        # name: file.py:name in the file
 
 Nothing global is changed: a step sees these names if it takes them with ``objects: ${layers}``, wherever Keras takes
-a text, and no other step does. The source is kept with the result, so that a later run uses the same code.
+a text, and no other step does. The source is kept with the result, so that a later run uses the same code. It is
+executed there: a data file beside the module (``Path(__file__).parent``) is not found.
 
 Outputs: ``objects``.
 """

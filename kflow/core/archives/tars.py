@@ -11,12 +11,13 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, BinaryIO, cast
 
 from isal import igzip
 
 from kflow.core.archives.members import BLOCK, ArchiveError, InflateError, Intake, Tree, refuse
 
+_END = bytes(tarfile.BLOCKSIZE)
 _MAX_HEADER = 2**24  # a header that asks for more than this is an attack on the memory
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -47,17 +48,15 @@ def unpack_tar(path: Path, tree: Tree, intake: Intake) -> None:
     """Copy the members of a tar archive into a tree."""
     with path.open("rb") as raw, _plain(raw) as stream:
         forward = _Forward(stream, intake.most)
-        with tarfile.TarFile(
-            fileobj=cast("IO[bytes]", forward), tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
-        ) as tar:
-            while (member := _next(tar)) is not None:
+        with tarfile.TarFile(fileobj=cast("IO[bytes]", forward), encoding="utf-8", errors="surrogateescape") as tar:
+            while (member := _next(tar, forward)) is not None:
                 _unpack_member(member, forward, tree, intake)
         while block := forward.read(BLOCK):  # to the end, where the packer's own sum is checked
             if block.strip(b"\0"):
                 refuse("something follows its end")
 
 
-def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+def _next(tar: tarfile.TarFile, forward: "_Forward") -> tarfile.TarInfo | None:
     """Return the next header, or None at the end; whatever a damaged one raises becomes one kind of error."""
     try:
         member = tar.next()
@@ -66,6 +65,8 @@ def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     except _PARSING as error:
         msg = f"it is damaged ({type(error).__name__}: {error})"
         raise ArchiveError(msg) from error
+    if member is None and forward.last != _END:  # tarfile takes any header that it cannot read for the end
+        refuse("it is cut off or damaged where a header should be")
     tar.members.clear()  # type: ignore[attr-defined]  # untyped; they would fill the memory
     return member
 
@@ -104,6 +105,8 @@ class _Forward(io.RawIOBase):
         self._stream = stream
         self._limit = limit
         self._position = 0
+        self.last = b""
+        """What was read last."""
 
     def tell(self) -> int:
         """Return how many unpacked bytes were read."""
@@ -121,6 +124,7 @@ class _Forward(io.RawIOBase):
             msg = f"it is damaged after {self._position:,} unpacked bytes ({error})"
             raise ArchiveError(msg) from error
         self._position += len(block)
+        self.last = block
         if self._position > self._limit:
             refuse(f"it unpacks to more than {self._limit:,} bytes; raise max_bytes or max_ratio if that is right")
         return block
@@ -142,18 +146,3 @@ class _Forward(io.RawIOBase):
         while self._position < offset and self.read(min(BLOCK, offset - self._position)):
             pass
         return self._position
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """A header that says when it is damaged, where `tarfile` would take it for the end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Parse one block; only a block of zeros ends the archive."""
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise
-            msg = f"it is cut off or damaged where a header should be ({error})"
-            raise ArchiveError(msg) from error
