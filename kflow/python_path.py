@@ -63,15 +63,18 @@ def _standard_folders() -> tuple[str, ...]:
 def was_installed(folder: Path, name: str) -> bool:
     """Say whether a module in a folder belongs to a distribution there, as after ``pip install --target``."""
     for about in folder.glob("*.dist-info"):
-        try:
-            record = (about / "RECORD").read_text("utf-8", "surrogateescape")
-        except OSError:  # then the name of the distribution must do
-            if about.name.partition("-")[0].lower() == name.lower():
-                return True
-        else:
-            if any(line.startswith((f"{name}/", f"{name}.")) for line in record.splitlines()):
-                return True
+        own = about.name.partition("-")[0].lower() == name.lower()
+        listed = _read_lines(about / "RECORD") or _read_lines(about / "top_level.txt")
+        if any(line == name or line.startswith((f"{name}/", f"{name}.")) for line in listed) or (own and not listed):
+            return True
     return False
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:  # not every installer writes it
+        return []
 
 
 # --- names ------------------------------------------------------------------------------------------------
