@@ -292,13 +292,16 @@ def _source_files(name: str, note: Callable[[Path], None] = ignore) -> dict[str,
         places = candidates(folder, name)
         for each in [folder, *places] if folder.is_file() else places:
             note(each)
+        is_whole = find_module(folder, name) is not None
         if any(each.exists() for each in places) and was_installed(folder, name):
-            return found
+            if is_whole:
+                return found
+            continue  # a part of a namespace, which counts by its version
         files = {folder.name: folder} if holds(folder, name) else list_files(places, note)
-        if find_module(folder, name):
+        if is_whole:
             return files
         found = files | found  # a part of a namespace
-    return found or list_files(editable_places(name), note)
+    return found | list_files(editable_places(name), note)
 
 
 def _digest(files: Mapping[str, Path]) -> str:

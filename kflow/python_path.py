@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -22,8 +22,10 @@ def source_path() -> list[Path]:
     return [folder for folder in search_path() if folder != own and not _is_environments(folder)]
 
 
-def is_installed(file: Path) -> bool:
+def is_installed(file: Path, path: "Iterable[Path] | None" = None) -> bool:
     """Say whether a file is of the standard library, or lies where libraries are installed, by their versions.
+
+    `path` is Python's, as `source_path` gives it, if it was another one before.
 
     Examples
     --------
@@ -33,9 +35,16 @@ def is_installed(file: Path) -> bool:
     """
     if _is_environments(file):
         return True
-    folders = [folder for folder in source_path() if file.is_relative_to(os.path.realpath(folder))]
-    inside = [(folder, file.relative_to(os.path.realpath(folder)).parts) for folder in folders]
-    return any(parts and was_installed(folder, parts[0].partition(".")[0]) for folder, parts in inside)
+    return was_brought(file, source_path() if path is None else path)
+
+
+def was_brought(file: Path, path: Iterable[Path]) -> bool:
+    """Say whether a file belongs to a distribution in a folder of Python's path that is no environment's."""
+    for folder in path:
+        real = f"{os.path.realpath(folder)}/"  # texts, as it is asked for every module
+        if str(file).startswith(real) and was_installed(folder, str(file)[len(real) :].partition("/")[0].split(".")[0]):
+            return True
+    return False
 
 
 def _is_environments(place: Path) -> bool:
@@ -62,12 +71,21 @@ def _standard_folders() -> tuple[str, ...]:
 
 def was_installed(folder: Path, name: str) -> bool:
     """Say whether a module in a folder belongs to a distribution there, as after ``pip install --target``."""
+    try:
+        names = _installed_names(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
+    except OSError:
+        return False
+    return name in names
+
+
+@lru_cache(64)
+def _installed_names(folder: Path, _: int) -> frozenset[str]:
+    """Return the names of the modules of all distributions in a folder that was last changed at a time."""
+    names = set()
     for about in folder.glob("*.dist-info"):
-        own = about.name.partition("-")[0].lower() == name.lower()
         listed = _read_lines(about / "RECORD") or _read_lines(about / "top_level.txt")
-        if any(line == name or line.startswith((f"{name}/", f"{name}.")) for line in listed) or (own and not listed):
-            return True
-    return False
+        names |= {line.partition("/")[0].partition(".")[0] for line in listed or [about.name.partition("-")[0]]}
+    return frozenset(names)
 
 
 def _read_lines(file: Path) -> list[str]:
@@ -113,12 +131,17 @@ def candidates(folder: Path, name: str) -> list[Path]:
 
 
 def editable_places(name: str) -> Iterator[Path]:
-    """Yield where the finders of editable installs find a library."""
+    """Yield where the finders of editable installs find a library, or parts of it."""
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, None) if "editable" in str(getattr(finder, "__module__", "")) else None
-        if spec:
-            places = map(Path, spec.submodule_search_locations or filter(None, [spec.origin]))
-            yield from (place for place in places if _INSTALLED.isdisjoint(place.parts))
+        module = str(getattr(finder, "__module__", ""))
+        if "editable" not in module:
+            continue
+        spec = finder.find_spec(name, None)
+        found = list(spec.submodule_search_locations or filter(None, [spec.origin])) if spec else []
+        # Those of setuptools: parts of a namespace, and packages that lie elsewhere than the one that they are in.
+        mapping = getattr(sys.modules.get(module), "MAPPING", {})
+        found += [place for part, place in mapping.items() if part.startswith(f"{name}.")]
+        yield from (place for place in map(Path, dict.fromkeys(found)) if _INSTALLED.isdisjoint(place.parts))
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
+import types
 import zipfile
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
@@ -413,6 +414,39 @@ class TestLibrariesInSource:
             (about / "RECORD").write_text(record)
 
         assert ("sources of lib" not in self.versions(workspace)) is has_brought_it
+
+    def test_the_part_of_a_namespace_that_was_installed_hides_no_other(self, workspace, source, tmp_path, monkeypatch):
+        """Though it comes first in Python's path; it counts by its version."""
+        (tmp_path / "target" / "own" / "first").mkdir(parents=True)
+        (tmp_path / "target" / "own" / "first" / "__init__.py").write_text("")
+        about = tmp_path / "target" / "own_first-1.0.dist-info"
+        about.mkdir()
+        (about / "RECORD").write_text("own/first/__init__.py,,\n")
+        (source / "own" / "second").mkdir(parents=True)
+        (source / "own" / "second" / "__init__.py").write_text("X = 1\n")
+        monkeypatch.setattr(sys, "path", [sys.path[0], str(tmp_path / "target"), *sys.path[1:]])
+        (workspace.root / "a.py").write_text("import own.first, own.second\n")
+        before = workspace.imported_versions("a.py")
+        (source / "own" / "second" / "__init__.py").write_text("X = 2\n")
+
+        assert set(before) == {"sources of own"}
+        assert changed_sources(before) == ["own"]
+
+    def test_editable_parts_of_a_namespace_count(self, workspace, tmp_path, monkeypatch):
+        """Their finder, as setuptools writes it, knows them by their whole names alone."""
+        (tmp_path / "elsewhere" / "part").mkdir(parents=True)
+        (tmp_path / "elsewhere" / "part" / "__init__.py").write_text("X = 1\n")
+        finder = types.ModuleType("__editable___own_finder")
+        finder.MAPPING = {"own.part": str(tmp_path / "elsewhere" / "part")}
+        finder.Finder = type("Finder", (), {"find_spec": lambda *_: None, "__module__": finder.__name__})
+        monkeypatch.setitem(sys.modules, finder.__name__, finder)
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder.Finder])
+        (workspace.root / "a.py").write_text("import own.part\n")
+        before = workspace.imported_versions("a.py")
+        (tmp_path / "elsewhere" / "part" / "__init__.py").write_text("X = 2\n")
+
+        assert set(before) == {"sources of own"}
+        assert changed_sources(before) == ["own"]
 
     def test_packages_behind_links_count(self, workspace, source, tmp_path):
         """As Python imports them; links that go round in circles do no harm."""

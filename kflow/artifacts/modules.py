@@ -15,7 +15,7 @@ from typing import Any
 from zipimport import zipimporter
 
 from kflow.artifacts import digest_file
-from kflow.artifacts.watch import Places, Watch, refusing
+from kflow.artifacts.watch import Places, Watch, refusing, watch_from_now
 from kflow.imports import changed_sources, counted_sources
 from kflow.python_path import is_installed, source_path
 
@@ -62,7 +62,8 @@ def holding_code_to(
     files = {os.path.realpath(root / path): (path, digest) for path, digest in digests.items()}
     token = _fingerprinted.set(_Code(files, libraries, root, frozenset(others)))
     try:
-        yield
+        with refusing():
+            yield
     finally:
         _fingerprinted.reset(token)
 
@@ -116,7 +117,8 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
     loaded: dict[Path, ModuleType] = {}
     local: dict[str, ModuleType] = {}
     try:
-        with _compiling(places), _refusing_uncounted({file for file, _ in objects.values()}):
+        _refuse_uncounted({file for file, _ in objects.values()})
+        with _compiling(places):
             result = {}
             for name, (file, symbol) in objects.items():
                 if file not in loaded:
@@ -140,13 +142,12 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
                 del sys.modules[name]
 
 
-def _refusing_uncounted(named: Collection[Path]) -> contextlib.AbstractContextManager[None]:
-    """Refuse to execute files, for the length of a block, that the fingerprint does not count; the step names some."""
+def _refuse_uncounted(named: Collection[Path]) -> None:
+    """Refuse to execute files, until the step ends, that its fingerprint does not count; it names some."""
     code = _fingerprinted.get()
-    if code.root is None:
-        return contextlib.nullcontext()
-    counted: list[str | Path] = [*code.files, *named, *counted_sources(code.libraries)]
-    return refusing(Watch.of(code.root, counted, {*map(os.path.dirname, code.files)}, code.others, bool(named)))
+    if code.root is not None:
+        counted: list[str | Path] = [*code.files, *named, *counted_sources(code.libraries)]
+        watch_from_now(Watch.of(code.root, counted, {*map(os.path.dirname, code.files)}, code.others, bool(named)))
 
 
 def _import(file: Path) -> ModuleType:

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Self
 
-from kflow.python_path import find_module, is_installed, is_standard, search_path, source_path
+from kflow.python_path import find_module, is_installed, is_standard, search_path, source_path, was_brought
 
 _KFLOW = os.path.realpath(Path(__file__).parents[1])
+_TICK = 20_000_000
+"""Nanoseconds: more than a clock tick of any kernel, which is what file times are taken from."""
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  where libraries write, whatever TMPDIR says
 
 
@@ -60,7 +62,7 @@ class Watch:
     others: frozenset[str]
     """Folders whose files count otherwise, or are kflow's own."""
     path: tuple[Path, ...]
-    """Python's path before any code of the user's."""
+    """Python's path, but for environments, before any code of the user's."""
     root: str
     has_code: bool
     """Whether it has code of the user's at all: a kind of step may import what it needs."""
@@ -80,7 +82,7 @@ class Watch:
             # Generated code, as TensorFlow's own, lies in the folder for temporary files.
             Places.of((), no_users | {os.path.realpath(tempfile.gettempdir())}),
             no_users,
-            tuple(search_path()),
+            tuple(source_path()),
             real,
             has_code,
             time.time_ns(),
@@ -97,7 +99,13 @@ class Watch:
         if not file.endswith((*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)):
             return
         path = os.path.realpath(file)
-        if self._is_counted(path):
+        # Code that was compiled elsewhere, or from a text, names what is not there.
+        if (
+            self._is_counted(path)
+            or not _is_there(path)
+            or self._is_generated(path)
+            or was_brought(Path(path), self.path)
+        ):
             return
         if self.places.have_below(path, self.folders) or (self.has_code and self._is_users(path)):
             told = os.path.relpath(path, self.root) if is_below(path, self.root) else path
@@ -113,15 +121,23 @@ class Watch:
 
     def _is_users(self, path: str) -> bool:
         """Say whether a file outside of the project is a user's: not those of libraries, and what they generate."""
-        if any(is_below(path, other) for other in self.others) or is_installed(Path(path)) or not _is_there(path):
+        if any(is_below(path, other) for other in self.others) or is_installed(Path(path), ()):
             return False
-        return not (_is_scratch(path) and (_change_time(path) >= self.began or _is_loaded_by_library()))
+        return not (_is_scratch(path) and (self._is_new(path) or _is_loaded_by_library()))
+
+    def _is_generated(self, path: str) -> bool:
+        """Say whether a library has written a file during the step; that may be in the project, if TMPDIR is."""
+        return _is_scratch(path) and self._is_new(path) and _is_loaded_by_library()
+
+    def _is_new(self, path: str) -> bool:
+        return _change_time(path) > self.began - _TICK
 
     def _advise(self, path: str) -> str:
         folders = {Path(each).parent for each in self.counted if is_below(path, str(Path(each).parent))}
-        folders |= {real for each in source_path() if is_below(path, str(real := each.resolve())) and each in self.path}
+        folders |= {real for each in self.path if is_below(path, str(real := each.resolve()))}
         for folder in sorted(folders):
             parts = Path(path).relative_to(folder).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
             if not all(map(str.isidentifier, parts)):
                 continue
             if self._is_taken(parts[0], folder):
@@ -134,12 +150,12 @@ class Watch:
         """Say whether a name in a folder would import something else."""
         if name in sys.stdlib_module_names:
             return True
-        found = next((found for each in self.path if (found := find_module(each, name))), None)
+        found = next((found for each in search_path() if (found := find_module(each, name))), None)
         return found is not None and not found.resolve().is_relative_to(folder)
 
 
 def _is_there(path: str) -> bool:
-    """Say whether a path is a file, or in a zip file: code that was compiled elsewhere names what is not there."""
+    """Say whether a path is a file, or in a zip file."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)  # noqa: PTH120  a text
     return os.path.isfile(path)  # noqa: PTH113
@@ -174,18 +190,39 @@ def _is_loaded_by_library() -> bool:
 
 _watch: Watch | None = None
 """That over the step under way; a worker does one at a time, whatever threads its code starts."""
+_refusals: list[ValueError] = []
+"""What it has refused; code of the step, or a library, may have caught the error."""
 
 
 @contextlib.contextmanager
-def refusing(watch: Watch) -> Iterator[None]:
-    """Refuse, for the length of a block, what a watch refuses."""
+def refusing() -> Iterator[None]:
+    """Let a block, that of a step, end with the first thing that a watch in it has refused.
+
+    Raises
+    ------
+    ValueError
+        If something was refused, whatever became of the error.
+    """
     global _watch  # noqa: PLW0603  an audit hook can be given nothing, and never be taken back
-    _add_hook()
-    _watch = watch
+    _refusals.clear()
     try:
         yield
+    except Exception:
+        if _refusals:
+            raise _refusals[0] from None
+        raise
+    else:
+        if _refusals:
+            raise _refusals[0]
     finally:
         _watch = None
+
+
+def watch_from_now(watch: Watch) -> None:
+    """Refuse what a watch refuses until the step ends: its classes may be asked again when its result is saved."""
+    global _watch  # noqa: PLW0603
+    _add_hook()
+    _watch = watch
 
 
 @cache
@@ -197,7 +234,11 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     """Look at every module before it is executed, however it was found: compiled ones are told as imports."""
     if _watch is None:
         return
-    if event == "exec":
-        _watch.require_counted(arguments[0].co_filename)
-    elif event == "import" and arguments[1]:
-        _watch.require_counted(arguments[1])
+    try:
+        if event == "exec":
+            _watch.require_counted(arguments[0].co_filename)
+        elif event == "import" and arguments[1]:
+            _watch.require_counted(arguments[1])
+    except ValueError as refusal:
+        _refusals.append(refusal)
+        raise

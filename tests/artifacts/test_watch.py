@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 import zipfile
 
 import pytest
@@ -62,11 +63,17 @@ def test_a_file_of_a_folder_that_the_code_puts_into_the_path_counts_as_one_of_th
     digests = {"steps.py": digest_file(project / "steps.py")}
     places = {"f": (project / "steps.py", "f")}
 
-    with holding_code_to(project, digests, {}, [os.path.realpath(project / "stored")]), imported(places) as names:
+    time.sleep(0.05)  # what is written now is older than the step by more than a tick of the clock
+    others = [os.path.realpath(project / "stored")]
+    with holding_code_to(project, digests, {}, others), imported(places) as names:
         names["f"]("stored.part_of_stored", str(tmp_path))
         names["f"]("sqlite3.dump", str(tmp_path))
-        with pytest.raises(ValueError, match=r"part_of_mine\.py .* move it beside the module that the step names"):
-            names["f"]("part_of_mine", str(mine))
+    with (
+        pytest.raises(ValueError, match=r"part_of_mine\.py .* move it beside the module that the step names"),
+        holding_code_to(project, digests, {}, others),
+        imported(places) as names,
+    ):
+        names["f"]("part_of_mine", str(mine))
 
 
 RUNS = "import runpy\n\ndef f(path):\n    return runpy.run_path(path)['X']\n"
@@ -82,6 +89,7 @@ def call(tmp_path):
         steps = tmp_path / "project" / "steps.py"
         steps.write_text(code)
         digests = {"steps.py": digest_file(steps)}
+        time.sleep(0.05)  # what was written before is older than the step by more than a tick of the clock
         held = holding_code_to(steps.parent, digests, library_versions(libraries))
         with held, imported({"f": (steps, "f")}) as names:
             return names["f"](argument)
@@ -209,3 +217,61 @@ def test_a_kind_of_step_without_code_of_the_users_imports_what_it_needs(tmp_path
     with holding_code_to(tmp_path / "project", {}, {}), imported({}):
         __import__("module_of_a_kind")
     assert sys.modules.pop("module_of_a_kind").X == 1
+
+
+def test_a_refusal_that_is_caught_ends_the_step_all_the_same(tmp_path, call):
+    """Else it would go on without what it asked for, and its result would be kept."""
+    (tmp_path / "project" / "settings_of_mine.py").write_text("X = 2\n")
+    code = (
+        "import importlib\n\ndef f(name):\n    try:\n        return importlib.import_module(name).X\n"
+        "    except Exception:\n        return 1\n"
+    )
+
+    with pytest.raises(ValueError, match=r"^settings_of_mine\.py was to be executed"):
+        call("settings_of_mine", code)
+    assert call("no_such_settings", code) == 1
+
+
+def test_what_runs_after_the_modules_are_forgotten_is_watched(tmp_path):
+    """Until the step ends: a class of the user's is asked again when a model is saved."""
+    (tmp_path / "steps.py").write_text("import runpy\n\ndef f(path):\n    return runpy.run_path(path)\n")
+    (tmp_path / "late_part.py").write_text("")
+    digests = {"steps.py": digest_file(tmp_path / "steps.py")}
+
+    def step():
+        with holding_code_to(tmp_path, digests, {}):
+            with imported({"f": (tmp_path / "steps.py", "f")}) as names:
+                pass
+            names["f"](str(tmp_path / "late_part.py"))
+
+    with pytest.raises(ValueError, match=r"^late_part\.py was to be executed"):
+        step()
+
+
+@pytest.mark.parametrize("name", ["generated.py", "no/such/folder/generated.py"])
+def test_a_name_that_is_given_to_compiled_text_is_no_file(call, name):
+    """Relative ones start at the project."""
+    code = "def f(name):\n    exec(compile('x = 1', name, 'exec'), {})\n    return 1\n"
+
+    assert call(name, code) == 1
+
+
+def test_what_was_installed_into_a_folder_of_the_project_is_executed(tmp_path, call, add_to_path):
+    """If Python's path has the folder, as after ``pip install --target``; its version counts."""
+    add_to_path("project/vendor", "library_from_vendor.py", "X = 1\n")
+    about = tmp_path / "project" / "vendor" / "library-1.0.dist-info"
+    about.mkdir()
+    (about / "RECORD").write_text("library_from_vendor.py,,\nlibrary-1.0.dist-info/RECORD,,\n")
+    code = "import library_from_vendor\n\ndef f(_):\n    return library_from_vendor.X\n"
+
+    assert call(None, code) == 1
+
+
+def test_what_a_library_generates_in_the_project_is_executed(tmp_path, call, add_to_path, monkeypatch):
+    """Where the folder for temporary files is there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "project"))
+    library = f"from pathlib import Path\n{RUNS}".replace("return", "Path(path).write_text('X = 1')\n    return")
+    add_to_path("site-packages", "library_that_writes.py", library)
+
+    assert call(str(tmp_path / "project" / "generated.py"), "from library_that_writes import f\n") == 1
+    assert sys.modules.pop("library_that_writes")
