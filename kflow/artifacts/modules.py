@@ -32,6 +32,8 @@ class _Code:
     """The folder of the workflow; None outside a step."""
     others: frozenset[str] = frozenset()
     """Folders whose files count otherwise, or are no user's."""
+    end: contextlib.ExitStack | None = None
+    """What is done when the step ends."""
 
 
 _NONE = _Code({}, {})
@@ -60,12 +62,10 @@ def holding_code_to(
         of its kind.
     """
     files = {os.path.realpath(root / path): (path, digest) for path, digest in digests.items()}
-    token = _fingerprinted.set(_Code(files, libraries, root, frozenset(others)))
-    try:
-        with refusing():
-            yield
-    finally:
-        _fingerprinted.reset(token)
+    with refusing(), contextlib.ExitStack() as end:
+        token = _fingerprinted.set(_Code(files, libraries, root, frozenset(others), end))
+        end.callback(_fingerprinted.reset, token)
+        yield
 
 
 def require_fingerprinted(source: str | Path, digest: str) -> str:
@@ -95,7 +95,7 @@ def _require_all_fingerprinted() -> None:
 
 @contextlib.contextmanager
 def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]]:
-    """Import user modules for the length of a block, and forget them at its end.
+    """Import user modules for the length of a block, and forget them at its end; in a step, when the step ends.
 
     Parameters
     ----------
@@ -112,34 +112,44 @@ def imported(objects: Mapping[str, tuple[Path, str]]) -> Iterator[dict[str, Any]
     AttributeError
         If a module does not define a symbol.
     """
-    path_before, modules_before = list(sys.path), set(sys.modules)
+    with contextlib.ExitStack() as block:
+        # A class of the user's is asked again when the result of its step is saved.
+        yield _import_all(objects, _fingerprinted.get().end or block)
+
+
+def _import_all(objects: Mapping[str, tuple[Path, str]], end: contextlib.ExitStack) -> dict[str, Any]:
+    """Return some objects of user modules, which are forgotten at the end."""
+    modules_before = set(sys.modules)
     places = Places.of({file.parent for file, _ in objects.values()})
     loaded: dict[Path, ModuleType] = {}
     local: dict[str, ModuleType] = {}
-    try:
-        _refuse_uncounted({file for file, _ in objects.values()})
-        with _compiling(places):
-            result = {}
-            for name, (file, symbol) in objects.items():
-                if file not in loaded:
-                    # Modules of one folder share what they import.
-                    sys.modules.update({each: local[each] for each in local if places.hold(local[each], file.parent)})
-                    loaded[file] = _import(file)
-                    _set_aside(places, file, modules_before, local)
-                if not hasattr(loaded[file], symbol):
-                    message = f"{file.name} defines no {symbol!r}"
-                    raise AttributeError(message)
-                result[name] = getattr(loaded[file], symbol)
-            _require_all_fingerprinted()
-            # For what they import while they run.
-            sys.modules.update(local)
-            sys.path.extend(str(file.parent) for file in loaded)
-            yield result
-    finally:
-        sys.path[:] = path_before
-        for name in set(sys.modules) - modules_before:
-            if places.hold(sys.modules[name]):
-                del sys.modules[name]
+    _refuse_uncounted({file for file, _ in objects.values()})
+    end.callback(_forget, places, list(sys.path), modules_before)
+    end.enter_context(_compiling(places))
+    result = {}
+    for name, (file, symbol) in objects.items():
+        if file not in loaded:
+            # Modules of one folder share what they import.
+            sys.modules.update({each: local[each] for each in local if places.hold(local[each], file.parent)})
+            loaded[file] = _import(file)
+            _set_aside(places, file, modules_before, local)
+        if not hasattr(loaded[file], symbol):
+            message = f"{file.name} defines no {symbol!r}"
+            raise AttributeError(message)
+        result[name] = getattr(loaded[file], symbol)
+    _require_all_fingerprinted()
+    # For what they import while they run.
+    sys.modules.update(local)
+    sys.path.extend(str(file.parent) for file in loaded)
+    return result
+
+
+def _forget(places: Places, path: list[str], modules: Collection[str]) -> None:
+    """Make Python's path and its modules those of before, but for libraries."""
+    sys.path[:] = path
+    for name in set(sys.modules).difference(modules):
+        if places.hold(sys.modules[name]):
+            del sys.modules[name]
 
 
 def _refuse_uncounted(named: Collection[Path]) -> None:

@@ -98,3 +98,19 @@ def test_a_module_that_is_imported_late_is_held_to_its_fingerprint(tmp_path):
 
         with pytest.raises(ValueError, match=r"^late\.py was changed since the step was planned; run again$"):
             names["f"]()
+
+
+def test_the_modules_of_a_step_stay_until_it_ends(tmp_path):
+    """What they import late is found while its result is saved; then they are forgotten."""
+    (tmp_path / "steps.py").write_text("def f():\n    import late_neighbor\n    return late_neighbor.X\n")
+    (tmp_path / "late_neighbor.py").write_text("X = 1\n")
+    digests = {name: digest_file(tmp_path / name) for name in ("steps.py", "late_neighbor.py")}
+
+    with holding_code_to(tmp_path, digests, {}):
+        with imported({"f": (tmp_path / "steps.py", "f")}) as names:
+            pass
+        found = names["f"]()
+
+    assert found == 1
+    assert not {"steps", "late_neighbor"} & set(sys.modules)
+    assert str(tmp_path) not in sys.path
