@@ -18,7 +18,7 @@ from kflow.cli.output import say
 from kflow.diagnostics import visible
 from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
-from kflow.report.tables import describe_plan
+from kflow.report.tables import describe_plan, near
 from kflow.run.compiled import installed
 from kflow.run.exports import find_exports
 from kflow.run.previous import make_planner
@@ -75,4 +75,4 @@ def _find_missing(bound: Bound, actions: Sequence[Action], workspace: Workspace)
             for export in find_exports(spec, action.entry, workspace):
                 if not export.is_in_place():
                     how = "holds something else" if export.target.exists() else "is not there"
-                    yield visible(f"{export.text} of step {action.step} {how}; a run puts it in place")
+                    yield visible(f"{near(export.target)} of step {action.step} {how}; a run puts it in place")

@@ -8,11 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from kflow.diagnostics import render, visible
-from kflow.report.tables import describe_bytes
+from kflow.report.tables import describe_bytes, near
 from kflow.run import events
 
 _WIDTH = 34
@@ -108,7 +107,7 @@ class Console:
         for line in render(event.diagnostic, event.source).splitlines():
             self._line(line)
         if event.log:
-            self._line(f"  the full log is in {_near(event.log)}")
+            self._line(f"  the full log is in {near(event.log)}")
         if self.is_debug and event.traceback:
             for line in event.traceback.splitlines():
                 self._line(f"  {line}")
@@ -120,9 +119,9 @@ class Console:
         for step, metrics in event.metrics.items():
             self._line(f"  {'metrics of ' + step:{_WIDTH}}{_numbers(metrics)}")
         for name, path in event.files.items():
-            self._line(f"  {name:{_WIDTH}}{_near(path)}")
+            self._line(f"  {name:{_WIDTH}}{near(path)}")
         if event.record:
-            self._line(f"  {'run record':{_WIDTH}}{_near(event.record)}")
+            self._line(f"  {'run record':{_WIDTH}}{near(event.record)}")
         if event.unwritten:
             self._line(f"  {'no run record':{_WIDTH}}{event.unwritten}")
 
@@ -196,9 +195,3 @@ def _seconds(duration: float) -> str:
         return f"{duration:.1f} s"
     minutes, seconds = divmod(round(duration), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
-
-
-def _near(path: Path) -> str:
-    """Show a path from here when it is below, else in full."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

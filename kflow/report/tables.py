@@ -1,6 +1,7 @@
 """Plans, runs and records as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kflow.diagnostics import suggest, visible
@@ -27,6 +28,12 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown
     )
+
+
+def near(path: Path) -> str:
+    """Show a path from here when it is below, else in full."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def describe_bytes(count: float) -> str:
