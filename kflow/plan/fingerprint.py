@@ -87,7 +87,7 @@ def _fields(step: Step) -> dict[str, Any]:
     fields = step.spec.model_dump(mode="json")
     # One path may be written in many ways.
     for path, text in step.texts:
-        if isinstance(text, Symbol | Origin) and "/" in text:
+        if ("./" in text or "//" in text) and isinstance(text, Symbol | Origin):
             _replace(fields, path, text.plain)
     # The value of an environment variable must not get into a record: such a field stays as it is written.
     for name, value in step.fields.items():

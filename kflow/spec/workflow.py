@@ -12,6 +12,7 @@ from kflow.spec.base import COMPUTING_THREADS, Path_, StepSpec, find_texts
 from kflow.spec.references import LONGEST_NAME
 from kflow.spec.types import Objects, Symbol, expected, fail
 
+_CODE = (Symbol, Objects)
 _THREADED = frozenset({"numpy", "tensorflow"})
 """The libraries whose results can depend on the number of threads."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -58,13 +59,13 @@ class Step:
     texts: tuple[tuple[Path_, str], ...] = field(init=False, repr=False)
     """Every text inside the spec with its path; gathered once, because all of planning asks for it."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", tuple(find_texts(self.spec)))
+    runs_code: bool = field(init=False, repr=False)
+    """Whether it executes code of the user's: its own, or that of its custom objects."""
 
-    @property
-    def runs_code(self) -> bool:
-        """Whether it executes code of the user's: its own, or that of its custom objects."""
-        return any(isinstance(text, Symbol | Objects) for _, text in self.texts)
+    def __post_init__(self) -> None:
+        texts = tuple(find_texts(self.spec))
+        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "runs_code", any(isinstance(text, _CODE) for _, text in texts))
 
     @property
     def is_random(self) -> bool:
@@ -75,8 +76,9 @@ class Step:
     def libraries(self) -> tuple[str, ...]:
         """The libraries whose versions can change its result; code of the user's may use NumPy without naming it."""
         known = self.spec.libraries
-        uses_numpy = self.runs_code and self.is_random and "numpy" not in known
-        return (*known, "numpy") if uses_numpy else known
+        if self.runs_code and self.is_random and "numpy" not in known:
+            return (*known, "numpy")
+        return known
 
     @property
     def threads(self) -> int:
