@@ -10,7 +10,7 @@ State = tuple[int, int, int, int, int]
 """Size, time of the last write, time of the last change of any kind, inode and mode."""
 
 ABSENT: State = (-1, -1, -1, -1, -1)
-_TICK = 100_000_000
+TICK = 100_000_000
 """Nanoseconds: more than a clock tick of any kernel, which is what file times are taken from."""
 _SECOND = 1_000_000_000
 
@@ -55,4 +55,4 @@ def is_settled(seen: State, moment: int) -> bool:
     """
     # A file system that counts in whole seconds, or in two, may show two changes as one for that long.
     is_coarse = seen[1] % _SECOND == 0
-    return max(seen[1], seen[2]) < moment - (3 * _SECOND if is_coarse else _TICK)
+    return max(seen[1], seen[2]) < moment - (3 * _SECOND if is_coarse else TICK)

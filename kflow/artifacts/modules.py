@@ -176,7 +176,7 @@ def _import(file: Path) -> ModuleType:
     return module
 
 
-def _set_aside(places: "Places", file: Path, before: set[str], local: dict[str, ModuleType]) -> None:
+def _set_aside(places: Places, file: Path, before: set[str], local: dict[str, ModuleType]) -> None:
     """Take the local modules of a user module out of the way of the next one's.
 
     Raises

@@ -14,10 +14,9 @@ from types import FrameType, ModuleType
 from typing import Any, Self
 
 from kflow.python_path import find_module, is_installed, is_standard, search_path, source_path, was_brought
+from kflow.signature import TICK, state
 
 _KFLOW = os.path.realpath(Path(__file__).parents[1])
-_TICK = 20_000_000
-"""Nanoseconds: more than a clock tick of any kernel, which is what file times are taken from."""
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  where libraries write, whatever TMPDIR says
 
 
@@ -130,7 +129,7 @@ class Watch:
         return _is_scratch(path) and self._is_new(path) and _is_loaded_by_library()
 
     def _is_new(self, path: str) -> bool:
-        return _change_time(path) > self.began - _TICK
+        return state(path)[2] > self.began - TICK
 
     def _advise(self, path: str) -> str:
         folders = {Path(each).parent for each in self.counted if is_below(path, str(Path(each).parent))}
@@ -168,13 +167,6 @@ def _is_scratch(path: str) -> bool:
     cache_home = os.environ.get("XDG_CACHE_HOME")
     caches = {f"{home}/.", *([f"{os.path.realpath(cache_home)}/"] if cache_home else [])}
     return path.startswith((*(f"{each}/" for each in temporary), *caches))
-
-
-def _change_time(path: str) -> int:
-    try:
-        return os.stat(path).st_ctime_ns  # noqa: PTH116  a text
-    except OSError:  # it lies in a zip file
-        return 0
 
 
 def _is_loaded_by_library() -> bool:

@@ -63,7 +63,7 @@ def test_a_file_of_a_folder_that_the_code_puts_into_the_path_counts_as_one_of_th
     digests = {"steps.py": digest_file(project / "steps.py")}
     places = {"f": (project / "steps.py", "f")}
 
-    time.sleep(0.05)  # what is written now is older than the step by more than a tick of the clock
+    time.sleep(0.2)  # what is written now is older than the step by more than a tick of the clock
     others = [os.path.realpath(project / "stored")]
     with holding_code_to(project, digests, {}, others), imported(places) as names:
         names["f"]("stored.part_of_stored", str(tmp_path))
@@ -89,7 +89,7 @@ def call(tmp_path):
         steps = tmp_path / "project" / "steps.py"
         steps.write_text(code)
         digests = {"steps.py": digest_file(steps)}
-        time.sleep(0.05)  # what was written before is older than the step by more than a tick of the clock
+        time.sleep(0.2)  # what was written before is older than the step by more than a tick of the clock
         held = holding_code_to(steps.parent, digests, library_versions(libraries))
         with held, imported({"f": (steps, "f")}) as names:
             return names["f"](argument)
