@@ -345,9 +345,11 @@ class _Reader:
 
     def _mark(self, event: _Event) -> Mark:
         start, end = event.start_mark, event.end_mark
-        length = end.column - start.column if end.line == start.line else 1
-        line = min(start.line + 1, self._lines)  # what is missing at the end lies on a line that is not there
-        return Mark(line, start.column + 1, max(1, length))
+        line, column = start.line, start.column
+        length = end.column - column if end.line == line else 1
+        if line >= self._lines:  # what is missing at the end lies on a line that is not there
+            line = self._lines - 1
+        return Mark(line + 1, column + 1, length if length > 0 else 1)
 
     def _refuse_tag(self, tag: str, mark: Mark) -> None:
         if tag != "!":

@@ -21,35 +21,28 @@ _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\
 _FORMAT = r"\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufff9-\ufffb\U000e0000-\U000e007f"
 _CONTROLS = re.compile(f"[{_CONTROL}]")
 _FORMATS = re.compile(f"[{_FORMAT}]")
-_IN_A_VALUE = re.compile(rf"[\r{_CONTROL}{_FORMAT}]")
+_IN_A_VALUE = rf"[\r{_CONTROL}{_FORMAT}]"
 
-# What PyYAML and libyaml say, what kflow says, a hint, and whether to blame the start of the construct.
-_PLAIN_WORDS = tuple(
-    (re.compile(pattern), message, hint, from_start)
-    for pattern, message, hint, from_start in (
-        (r"tab character|'\\t'", "a tab is used for indentation", "YAML indents with spaces only", False),
-        (r"a tag|tag handle", "tags such as !!str are not supported", "remove the tag", False),
-        (r"directive|incompatible", "lines such as %YAML are not supported", "remove the line", False),
-        ("mapping values are", "unexpected ':'", "quote the text, or check the indentation", False),
-        ("mapping keys are", "unexpected '?'", "quote the text", False),
-        ("sequence entries are", "unexpected '-'", "start the list on a line of its own", False),
-        ("expected ':'", "a ':' is missing after this key", None, True),
-        ("cannot start any token", "text cannot start with this character", "quote the text", False),
-        (r"',' or '\]'", "a ',' or the ']' of a list is missing", None, False),
-        (r"',' or '\}'", "a ',' or the '}' of a mapping is missing", None, False),
-        ("unexpected (end of stream|document)", "the quote is never closed", None, True),
-        ("escape|hex", "this escape is unknown", "single quotes keep backslashes as they are", False),
-        ("alphabetic or numeric", "'*' and '&' begin an alias or an anchor", "quote the text", True),
-        ("node content", "a value is missing here", "quote text that starts with a bracket or comma", False),
-        (
-            "block scalar",
-            "only + - or 1 to 9 may follow '|' or '>'",
-            "start the text on the next line",
-            False,
-        ),
-        ("document start", "the document has ended before this", "keep one document per file", False),
-        ("block", "this does not fit what stands above", "check the indentation and the quotes", False),
-    )
+# What PyYAML and libyaml say, what kflow says, a hint, and whether to blame the start of the construct. These patterns
+# are compiled when something is wrong: each run would pay for them.
+_PLAIN_WORDS = (
+    (r"tab character|'\\t'", "a tab is used for indentation", "YAML indents with spaces only", False),
+    (r"a tag|tag handle", "tags such as !!str are not supported", "remove the tag", False),
+    (r"directive|incompatible", "lines such as %YAML are not supported", "remove the line", False),
+    ("mapping values are", "unexpected ':'", "quote the text, or check the indentation", False),
+    ("mapping keys are", "unexpected '?'", "quote the text", False),
+    ("sequence entries are", "unexpected '-'", "start the list on a line of its own", False),
+    ("expected ':'", "a ':' is missing after this key", None, True),
+    ("cannot start any token", "text cannot start with this character", "quote the text", False),
+    (r"',' or '\]'", "a ',' or the ']' of a list is missing", None, False),
+    (r"',' or '\}'", "a ',' or the '}' of a mapping is missing", None, False),
+    ("unexpected (end of stream|document)", "the quote is never closed", None, True),
+    ("escape|hex", "this escape is unknown", "single quotes keep backslashes as they are", False),
+    ("alphabetic or numeric", "'*' and '&' begin an alias or an anchor", "quote the text", True),
+    ("node content", "a value is missing here", "quote text that starts with a bracket or comma", False),
+    ("block scalar", "only + - or 1 to 9 may follow '|' or '>'", "start the text on the next line", False),
+    ("document start", "the document has ended before this", "keep one document per file", False),
+    ("block", "this does not fit what stands above", "check the indentation and the quotes", False),
 )
 
 
@@ -99,13 +92,15 @@ def decode(text: str | bytes, name: str) -> Source:
 
 def find_hidden(source: Source, spans: Iterable[tuple[int, int]]) -> list[Diagnostic]:
     """Complain about characters that only block text may hold; the spans are what lies outside of it."""
+    if source.text.isascii():  # nearly all texts, and they hold none of them
+        return []
     matches = (match for start, stop in spans for match in _FORMATS.finditer(source.text, start, stop))
     return [_forbid(match, source) for match in islice(matches, _SHOWN)]
 
 
 def find_escaped(value: str, raw: str) -> str | None:
     """Find a character that a value holds by an escape only, and that no value may hold."""
-    return min(set(_IN_A_VALUE.findall(value)) - set(raw), default=None)
+    return min(set(re.findall(_IN_A_VALUE, value)) - set(raw), default=None)
 
 
 def explain(problem: str, index: int, start: int, source: Source) -> Diagnostic:
@@ -139,7 +134,7 @@ def explain(problem: str, index: int, start: int, source: Source) -> Diagnostic:
     if "nesting depth" in problem:  # libyaml looks ahead, and gives up before anybody has counted
         opened = [match.start() for match in islice(re.finditer(r"[\[{]", text), MAX_LEVELS + 1)]
         return Diagnostic(f"more than {MAX_LEVELS} levels of nesting", source.mark(opened[-1]))
-    words = next((row for row in _PLAIN_WORDS if row[0].search(problem)), None)
+    words = next((row for row in _PLAIN_WORDS if re.search(row[0], problem)), None)
     _, message, hint, from_start = words or (None, f"this is not valid YAML: {problem}", None, False)
     if text[max(0, index - 1) : index + 1] == "${":
         hint = "inside [ ] and { } a reference needs quotes: '${...}'"
