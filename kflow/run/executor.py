@@ -21,12 +21,12 @@ from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
-from kflow.run.outcomes import end_step, finish, keep
+from kflow.run.outcomes import end_step, fail, finish, hide_variables, keep, note_log
 from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
-from kflow.run.steps import Crew, Job, Outcome, carry_out, runs_here
+from kflow.run.steps import Crew, Job, Outcome, StepFailure, carry_out, runs_here
 from kflow.run.workers import Workers
 from kflow.store.entry import Entry
 from kflow.store.locks import held
@@ -149,6 +149,7 @@ def _carry_out(run: Run) -> None:
     """Do all steps, and close the record whatever happens."""
     try:
         _do_steps(run)
+        _tell_of_blocked(run)
         finish(run, "failed" if run.has_failed else "succeeded")
     except KeyboardInterrupt:
         _give_up(run, "interrupted")
@@ -168,9 +169,11 @@ def _do_steps(run: Run) -> None:
     """Start what may start, and take what the steps have to say, until nothing is left to do."""
     while True:
         _start_ready(run)
+        run.at = None
         if not run.running and not run.pushing:
             return
         step, news = _next_word(run)
+        run.at = step
         if news == _BEGUN:
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
         elif news == _PUSHED:
@@ -179,6 +182,17 @@ def _do_steps(run: Run) -> None:
             run.report(events.StepProgress(step, news))
         else:
             _end(run, step, news)
+
+
+def _tell_of_blocked(run: Run) -> None:
+    """Fail the chosen steps that wait for one that was not chosen and has lost its result since the run began."""
+    if run.has_failed:
+        return
+    for name, needs in run.schedule.needs.items():
+        lost = next((each for each in needs if each not in run.entries and not is_selected(run, each)), None)
+        if lost and is_selected(run, name):
+            why = f"it needs step {lost!r}, which was not chosen and has no result to reuse any more"
+            fail(run, name, StepFailure(f"{why}; a run with '--until {name}' makes both"))
 
 
 def _end(run: Run, step: str, outcome: Any) -> None:
@@ -209,8 +223,13 @@ def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | No
     """Close the record of a run that ended in the middle of its steps; on a full disk it stays as it was."""
     _end_steps(run)
     for name in run.running:
-        step = run.record.steps[name]
-        step.status, step.error = status, error
+        run.record.steps[name].status = "interrupted"
+        note_log(run, name)
+    if error and run.at:
+        step = run.record.steps[run.at]
+        step.error = hide_variables(run, run.at, error)
+        if step.status not in {"run", "reused"}:  # else it is done, and differs from what was promised
+            step.status = "failed"
     with contextlib.suppress(OSError):
         finish(run, status)
 
@@ -218,6 +237,7 @@ def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | No
 def _start_ready(run: Run) -> None:
     """Reuse every step that can be, and start those that the machine has room for."""
     for name in run.schedule.ready():
+        run.at = name
         if not run.capacity.has_room([each.demand for each in run.running.values()]):
             return
         action = run.decided.get(name) or _decide(run, name)

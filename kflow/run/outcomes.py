@@ -24,20 +24,14 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     step = run.record.steps[name]
     running = run.running[name]
     step.duration = round(time.monotonic() - running.began, 3)
-    if running.has_log and (run.folder / "logs" / f"{name}.log").exists():
-        step.log = f"logs/{name}.log"
+    note_log(run, name)
     if isinstance(outcome, StepFailure):
         del run.running[name]
-        _fail(run, name, outcome)
+        fail(run, name, outcome)
         return
-    if isinstance(outcome, InputDamaged) and not is_selected(run, outcome.step):
+    if isinstance(outcome, InputDamaged):
         del run.running[name]
-        with contextlib.suppress(OSError):  # where the store cannot be written, the next run finds it again
-            run.store.set_aside(run.entries[outcome.step].manifest.fingerprint)
-        _fail(run, name, StepFailure(f"{outcome}; '--until {outcome.step}' makes it again"))
-        return
-    if isinstance(outcome, InputDamaged) and is_selected(run, outcome.step):
-        _redo_input(run, name, outcome.step)
+        _put_off(run, name, outcome)
         return
     if isinstance(outcome, BaseException):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
@@ -53,20 +47,46 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     keep(run, name, outcome.entry, "run" if outcome.origin == "made" else "reused")
 
 
-def _redo_input(run: Run, name: str, upstream: str) -> None:
-    """Set a damaged result aside, and let its step be done again before the one that takes it."""
-    del run.running[name]
-    run.store.set_aside(run.entries.pop(upstream).manifest.fingerprint)
-    for each in (name, upstream):
+def note_log(run: Run, name: str) -> None:
+    """Note the log of a step, if it has one by now."""
+    if run.running[name].has_log and (run.folder / "logs" / f"{name}.log").exists():
+        run.record.steps[name].log = f"logs/{name}.log"
+
+
+def _put_off(run: Run, name: str, damaged: InputDamaged) -> None:
+    """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
+    upstream = damaged.step
+    if run.entries.get(upstream) is damaged.entry:
+        fingerprint = damaged.entry.manifest.fingerprint
+        present = run.store.lookup(fingerprint)
+        is_replaced = present is not None and present.digests != damaged.entry.digests  # by another run
+        if not is_replaced and not is_selected(run, upstream):
+            with contextlib.suppress(OSError):  # where the store cannot be written, the next run finds it again
+                run.store.set_aside(fingerprint)
+            fail(run, name, StepFailure(f"{damaged}; a run with '--until {upstream}' makes it again"))
+            return
+        if not is_replaced:
+            run.store.set_aside(fingerprint)
+        del run.entries[upstream]
+        run.schedule.redo(upstream)
+        _forget(run, upstream)
+    run.schedule.put_off(name)
+    _forget(run, name)
+
+
+def _forget(run: Run, name: str) -> None:
+    """Have the verdict on a step taken anew, and on those that wait for it: what they take may be another."""
+    run.record.steps[name].status = "not run"
+    waiting = (each for each, needs in run.schedule.needs.items() if name in needs and each not in run.running)
+    for each in (name, *waiting):
         run.decided.pop(each, None)
-        run.record.steps[each].status = "not run"
-    run.schedule.redo(upstream, wanted_by=name)
 
 
-def _fail(run: Run, name: str, failure: StepFailure) -> None:
+def fail(run: Run, name: str, failure: StepFailure) -> None:
+    """Note that a step failed, and tell why; what hangs on it will not be started."""
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", _without_variables(run, name, str(failure))
+    step.status, step.error = "failed", hide_variables(run, name, str(failure))
     run.has_failed = True
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
@@ -76,7 +96,7 @@ def _fail(run: Run, name: str, failure: StepFailure) -> None:
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
 
 
-def _without_variables(run: Run, name: str, text: str) -> str:
+def hide_variables(run: Run, name: str, text: str) -> str:
     """Put the names of a step's environment variables for their values: these are not for the record."""
     for variable, value in run.bound.workflow.steps[name].variables.items():
         text = text.replace(value, f"${{env.{variable}}}") if value else text
@@ -93,7 +113,7 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     exports = {each.output: each for each in find_exports(spec, entry, run.workspace)} if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
         export = exports.get(output)
-        shown = _without_variables(run, name, export.text) if export else None
+        shown = hide_variables(run, name, export.text) if export else None
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if export:
             export.put_in_place()

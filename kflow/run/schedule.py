@@ -96,14 +96,33 @@ class Schedule:
         """Take a step that is ready."""
         del self._ready[bisect_left(self._ready, self._place[name])]
 
-    def redo(self, name: str, *, wanted_by: str) -> None:
-        """Let a step that had finished be done again, for one that was started and cannot go on without it."""
-        if name in self._again:
-            self._again[name].append(wanted_by)
-        else:
-            self._again[name] = [wanted_by]
+    def redo(self, name: str) -> None:
+        """Let a step that had finished be done again; those that need it and were not started wait for it."""
+        self._again[name] = []
+        for each in self._followers[name]:
+            if self._is_ready(each):
+                self.start(each)
+                self.put_off(each)
+            elif self._missing[each]:
+                self._await(each)
+        self.put_off(name)
+
+    def put_off(self, name: str) -> None:
+        """Let a step that was started be started once more, when all that it needs and is done again is done."""
+        self._await(name)
+        if not self._missing[name]:
             insort(self._ready, self._place[name])
-        self._missing[wanted_by] += 1
+
+    def _await(self, name: str) -> None:
+        """Let a step wait for those of its needs that are done again."""
+        for each in self.needs[name]:
+            if name not in self._again.get(each, (name,)):
+                self._again[each].append(name)
+                self._missing[name] += 1
+
+    def _is_ready(self, name: str) -> bool:
+        index = bisect_left(self._ready, self._place[name])
+        return index < len(self._ready) and self._ready[index] == self._place[name]
 
     def finish(self, name: str, *, good: bool) -> None:
         """Note the end of a step that was started; what hangs on one that failed will never be ready."""

@@ -83,6 +83,8 @@ class Run:
     """The digests of the outputs so far, by ``step.output``."""
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
+    at: str | None = None
+    """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)
     pushing: set[str] = field(default_factory=set)
     """The steps whose results are on their way to the remote."""

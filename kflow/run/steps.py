@@ -43,11 +43,12 @@ class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
 
 
 class InputDamaged(RunError):  # noqa: N818  it is the outcome of a step
-    """The stored result of a step that this one takes is damaged; ``step`` names it."""
+    """The stored result of a step that this one takes is damaged, or another one is in its place."""
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, entry: Entry) -> None:
         super().__init__(f"the stored result of step {step!r} is damaged")
         self.step = step
+        self.entry = entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +139,11 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     Cancelled
         If the run ended meanwhile.
     InputDamaged
-        If a result that it takes does not hold the bytes that were published.
+        If a result that it takes does not hold the bytes that were published, or not to the end.
     OSError
         If the store cannot be written.
     """
-    for step, taken in job.inputs.items():
-        if not crew.store.is_sound(taken):
-            raise InputDamaged(step)
+    _require_sound(job.inputs, crew.store)
     with crew.store.claim(job.fingerprint, _Wait(crew, report)):
         entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
         if entry is not None:
@@ -194,7 +193,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging.folder)}
-        with _held_to_originals(job, crew.store):
+        with _held_to_inputs(job, crew.store), _held_to_originals(job, crew.store):
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
             else:
@@ -208,6 +207,35 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     if not is_here and checkpoints.is_dir():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return entry
+
+
+@contextlib.contextmanager
+def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
+    """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged."""
+    before = {step: _stamp(taken) for step, taken in job.inputs.items()}
+    _require_sound(job.inputs, store)
+    try:
+        yield
+    finally:
+        touched = {step: taken for step, taken in job.inputs.items() if _stamp(taken) != before[step]}
+        try:
+            _require_sound(touched, store)
+        except InputDamaged:
+            shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+            raise
+
+
+def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
+    for step, taken in inputs.items():
+        if not store.is_sound(taken):
+            raise InputDamaged(step, taken)
+
+
+def _stamp(entry: Entry) -> object:
+    """Return the state of what is stored; None where it has gone."""
+    with contextlib.suppress(OSError):
+        return entry.stamp()
+    return None
 
 
 @contextlib.contextmanager
@@ -228,7 +256,7 @@ def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
 def _look_again(original: Original, job: Job, what: str) -> Original:
     found = original.look_again()
     if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
-        raise InputDamaged(original.step)
+        raise InputDamaged(original.step, job.inputs[original.step])
     if found is None:
         message = f"the file {original.path.removeprefix(job.task['root'] + '/')} {what}; run again"
         raise InputChanged(message)

@@ -116,9 +116,13 @@ class Entry:
         """The bytes that it takes, without its manifest."""
         return sum(content.size for content in self.manifest.files.values())
 
-    def stamp(self) -> dict[str, list[int]]:
-        """Return the state of each file, in which every change of it shows, also one that sets its times back."""
-        return {name: list(state(f"{self.place}/{name}")) for name in self.manifest.files}
+    def stamp(self) -> dict[str, list[int | str]]:
+        """Return the state of each file, in which every change of it shows, also one that sets its times back.
+
+        With what it should hold: another result of the same step may have taken its place since the manifest was read.
+        """
+        files = self.manifest.files.items()
+        return {name: [*state(f"{self.place}/{name}"), content.sha256] for name, content in files}
 
     def find_damage(self) -> list[str]:
         """Read every file, and return those that are gone or hold other bytes than were published.

@@ -48,7 +48,7 @@ class Store:
 
     root: Path
     base: "Store | None" = None
-    _published: dict[str, dict[str, list[int]]] = field(default_factory=dict, repr=False, compare=False)
+    _published: dict[str, dict[str, list[int | str]]] = field(default_factory=dict, repr=False, compare=False)
     """The stamps of the entries that this process has published, by fingerprint."""
 
     def lookup(self, fingerprint: str) -> Entry | None:
@@ -106,7 +106,7 @@ class Store:
             self._note_verified(entry.manifest.fingerprint, stamp)
         return is_sound
 
-    def _is_known(self, fingerprint: str, stamp: dict[str, list[int]]) -> bool:
+    def _is_known(self, fingerprint: str, stamp: dict[str, list[int | str]]) -> bool:
         """Tell whether the files of an entry are in the state in which their bytes were last known."""
         if self._published.get(fingerprint) == stamp:
             return True
@@ -114,7 +114,7 @@ class Store:
             return bool(json.loads(durable.read_bytes(self.root / "verified" / fingerprint)) == stamp)
         return False
 
-    def _note_verified(self, fingerprint: str, stamp: dict[str, list[int]]) -> None:
+    def _note_verified(self, fingerprint: str, stamp: dict[str, list[int | str]]) -> None:
         """Remember that an entry has been read; losing this costs no more than reading it again."""
         note = self.root / "verified" / fingerprint
         with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 """Steps start in order, when all that they need is done and the machine has room for them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,34 @@ def test_what_hangs_on_a_failure_never_starts(needs: dict[str, list[str]], data:
         if (failing | lost) & set(before):
             lost.add(name)
     assert set(started) == set(needs) - lost
+
+
+@given(graphs(), st.randoms(use_true_random=False))
+def test_what_is_done_again_is_waited_for(needs: dict[str, list[str]], random: Any) -> None:
+    """A step that finds a result damaged has it done again; nothing starts beside that, and in the end all is done."""
+    schedule, taken, done, left = Schedule(needs), {}, {}, 8  # the number of times that each was done
+    while True:
+        for name in schedule.ready():
+            assert set(needs[name]) <= {each for each, count in done.items() if count > 0}
+            schedule.start(name)
+            taken[name] = {each: done[each] for each in needs[name]}
+        if not taken:
+            break
+        name = random.choice(sorted(taken))
+        before = taken.pop(name)
+        if before and left and random.random() < 0.5:
+            left -= 1
+            damaged = random.choice(sorted(before))
+            if done[damaged] == before[damaged]:  # else it is, or was, done again already
+                done[damaged] = -done[damaged]
+                schedule.redo(damaged)
+            schedule.put_off(name)
+        else:
+            done[name] = abs(done.get(name, 0)) + 1
+            schedule.finish(name, good=True)
+
+    assert sorted(done) == sorted(needs)
+    assert all(count > 0 for count in done.values())
 
 
 @given(DEMANDS, st.lists(DEMANDS, max_size=4), st.integers(1, 8), st.integers(0, 4))
