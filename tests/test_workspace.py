@@ -1,8 +1,10 @@
 """Tests of the look at files, code and machine."""
 
+import ast
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import types
 import zipfile
@@ -230,6 +232,35 @@ class TestSources:
         found = workspace.imported_versions("a.py")
 
         assert found == {"numpy": np.__version__, "PyYAML": yaml.__version__, "no_such_module": "none"}
+
+    def install(self, site, name, version, *files):
+        """Write what an installer writes of a distribution."""
+        about = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (about / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, f"{about.name}/RECORD")))
+
+    def versions_with(self, site, *names):
+        """Return the versions that a process finds which has the folder in its path."""
+        code = f"from kflow.imports import library_versions; print(library_versions({names!r}))"
+        path = os.pathsep.join([str(site), *sys.path[1:]])
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True
+        )
+        return ast.literal_eval(done.stdout.decode())
+
+    def test_the_package_that_brings_a_module_counts(self, tmp_path):
+        """Not another one that has its name, as a placeholder does; of a namespace all of them."""
+        self.install(tmp_path, "soup", "0.0.2")
+        self.install(tmp_path, "beautifulsoup", "4.12.3", "soup/__init__.py")
+        self.install(tmp_path, "own", "1.0", "own/first/__init__.py")
+        self.install(tmp_path, "own-second", "2.0", "own/second.py")
+        self.install(tmp_path, "alone", "3.0")
+
+        found = self.versions_with(tmp_path, "soup", "own", "alone", "absent")
+
+        several = {"own": "1.0", "own-second": "2.0"}
+        assert found == {"beautifulsoup": "4.12.3", **several, "alone": "3.0", "absent": "none"}
 
 
 class TestWhichComesFirst:
