@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
 _SMALL = 2**16
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass
@@ -247,10 +248,10 @@ class Workspace:
         return {name: os.environ[name] for name in names if name in os.environ}
 
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
-        """Return the versions of installed libraries; 'none' for one that is not there."""
+        """Return the versions of installed libraries, 'none' for one that is not there; two numbers for Python."""
         for name in libraries:
             if name not in self._versions:
-                self._versions[name] = version_of(name)
+                self._versions[name] = _PYTHON if name == "python" else version_of(name)
         return {name: self._versions[name] for name in libraries}
 
 

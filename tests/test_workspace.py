@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -546,7 +547,10 @@ def test_gpus(workspace):
 
 
 def test_versions(workspace):
-    """A library that is not there has version 'none'."""
+    """A library that is not there has version 'none', and Python one without its last number."""
     import numpy as np
 
-    assert workspace.versions(("numpy", "no-such-library")) == {"numpy": np.__version__, "no-such-library": "none"}
+    found = workspace.versions(("numpy", "no-such-library", "python"))
+
+    python = ".".join(platform.python_version_tuple()[:2])
+    assert found == {"numpy": np.__version__, "no-such-library": "none", "python": python}
