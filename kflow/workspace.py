@@ -257,7 +257,11 @@ class Workspace:
 
 COMPUTING = {
     "tensorflow": (
+        "KERAS_MAX_EPOCHS",  # Keras computes with it
+        "KERAS_MAX_STEPS_PER_EPOCH",
         "NVIDIA_TF32_OVERRIDE",
+        "TF_CUDNN_DETERMINISTIC",
+        "TF_DETERMINISTIC_OPS",
         "TF_ENABLE_ONEDNN_OPTS",
         "TF_XLA_FLAGS",
         "XLA_FLAGS",
@@ -266,7 +270,7 @@ COMPUTING = {
         "DNNL_MAX_CPU_ISA",
         "DNNL_DEFAULT_FPMATH_MODE",
     ),
-    "numpy": ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    "numpy": ("MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
 }
 """The environment variables by which users change what a library computes, to the bit."""
 

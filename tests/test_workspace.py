@@ -546,6 +546,26 @@ def test_gpus(workspace):
     assert workspace.gpus(2) == 2
 
 
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("tensorflow", "KERAS_MAX_EPOCHS"),
+        ("tensorflow", "KERAS_MAX_STEPS_PER_EPOCH"),
+        ("tensorflow", "TF_DETERMINISTIC_OPS"),
+        ("tensorflow", "TF_CUDNN_DETERMINISTIC"),
+        ("numpy", "MKL_CBWR"),
+    ],
+)
+def test_variables(workspace, monkeypatch, library, name):
+    """They count if they are set, and for the library that they are read by."""
+    monkeypatch.delenv(name, raising=False)
+    before = workspace.variables((library,))
+    monkeypatch.setenv(name, "1")
+
+    assert workspace.variables((library,)) == {**before, name: "1"}
+    assert name not in workspace.variables(("matplotlib",))
+
+
 def test_versions(workspace):
     """A library that is not there has version 'none', and Python one without its last number."""
     import numpy as np
