@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kflow.python_path import (
     ENDINGS,
@@ -22,6 +23,9 @@ from kflow.python_path import (
     source_path,
     was_installed,
 )
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 ABSENT = "none"
 """The version of what is not installed."""
@@ -248,9 +252,7 @@ def library_versions(names: Iterable[str], note: Callable[[Path], None] = ignore
         if name in done:
             continue
         done.add(name)
-        version = version_of(name)
-        packages = _packages().get(name, ()) if version == ABSENT else ()
-        versions = {package: version_of(package) for package in packages} or {name: version}
+        versions = {package: version_of(package) for package in _packages_of(name)}
         if files := _source_files(name, note):
             versions = {each: text for each, text in versions.items() if text != ABSENT}
             versions[f"{SOURCES}{name}"] = _digest(files)
@@ -274,12 +276,36 @@ def _planned(versions: Mapping[str, str]) -> Mapping[str, str]:
     return {key.removeprefix(SOURCES): digest for key, digest in versions.items() if key.startswith(SOURCES)}
 
 
-@cache
-def _packages() -> Mapping[str, list[str]]:
-    """Return the packages that each name is imported from: those of ``yaml`` are called PyYAML."""
-    from importlib.metadata import packages_distributions
+def _packages_of(name: str) -> list[str]:
+    """Return the packages that a name is imported from: that of ``yaml`` is called PyYAML.
 
-    return {name: sorted(set(packages)) for name, packages in packages_distributions().items()}
+    The package that has the name itself may be another one, and bring nothing, as ``bs4`` beside beautifulsoup4.
+    """
+    packages = {each for found in _distributions().get(name, ()) for each in found.metadata.get_all("Name") or ()}
+    return sorted(packages) or [name]
+
+
+@cache
+def _distributions() -> "Mapping[str, list[Distribution]]":
+    """Return what is installed, by the names that it is imported under.
+
+    `importlib.metadata.packages_distributions` tells the same, and takes ten times as long.
+    """
+    from importlib.metadata import distributions
+
+    found: dict[str, list[Distribution]] = {}
+    for each in distributions():
+        with contextlib.suppress(UnicodeDecodeError):  # a list that cannot be read tells of no module
+            names = (each.read_text("top_level.txt") or "").split()
+            for name in names or _recorded_names(each.read_text("RECORD") or ""):
+                found.setdefault(name, []).append(each)
+    return found
+
+
+def _recorded_names(record: str) -> set[str]:
+    """Return the names that can be imported of the files that a distribution has brought."""
+    tops = {line.partition("/")[0] if "/" in line else line.partition(",")[0] for line in record.splitlines()}
+    return {name for top in tops if (name := top.partition(".")[0]).isidentifier()}
 
 
 # --- libraries in source ----------------------------------------------------------------------------------

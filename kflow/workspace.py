@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 60.0
 """Seconds that a look into a data file may take."""
 _SMALL = 2**16
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass
@@ -247,16 +248,20 @@ class Workspace:
         return {name: os.environ[name] for name in names if name in os.environ}
 
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
-        """Return the versions of installed libraries; 'none' for one that is not there."""
+        """Return the versions of installed libraries, 'none' for one that is not there; two numbers for Python."""
         for name in libraries:
             if name not in self._versions:
-                self._versions[name] = version_of(name)
+                self._versions[name] = _PYTHON if name == "python" else version_of(name)
         return {name: self._versions[name] for name in libraries}
 
 
 COMPUTING = {
     "tensorflow": (
+        "KERAS_MAX_EPOCHS",  # Keras computes with it
+        "KERAS_MAX_STEPS_PER_EPOCH",
         "NVIDIA_TF32_OVERRIDE",
+        "TF_CUDNN_DETERMINISTIC",
+        "TF_DETERMINISTIC_OPS",
         "TF_ENABLE_ONEDNN_OPTS",
         "TF_XLA_FLAGS",
         "XLA_FLAGS",
@@ -265,7 +270,7 @@ COMPUTING = {
         "DNNL_MAX_CPU_ISA",
         "DNNL_DEFAULT_FPMATH_MODE",
     ),
-    "numpy": ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    "numpy": ("MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
 }
 """The environment variables by which users change what a library computes, to the bit."""
 

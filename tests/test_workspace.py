@@ -1,8 +1,11 @@
 """Tests of the look at files, code and machine."""
 
+import ast
 import hashlib
 import os
+import platform
 import shutil
+import subprocess
 import sys
 import types
 import zipfile
@@ -230,6 +233,35 @@ class TestSources:
         found = workspace.imported_versions("a.py")
 
         assert found == {"numpy": np.__version__, "PyYAML": yaml.__version__, "no_such_module": "none"}
+
+    def install(self, site, name, version, *files):
+        """Write what an installer writes of a distribution."""
+        about = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (about / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, f"{about.name}/RECORD")))
+
+    def versions_with(self, site, *names):
+        """Return the versions that a process finds which has the folder in its path."""
+        code = f"from kflow.imports import library_versions; print(library_versions({names!r}))"
+        path = os.pathsep.join([str(site), *sys.path[1:]])
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True
+        )
+        return ast.literal_eval(done.stdout.decode())
+
+    def test_the_package_that_brings_a_module_counts(self, tmp_path):
+        """Not another one that has its name, as a placeholder does; of a namespace all of them."""
+        self.install(tmp_path, "soup", "0.0.2")
+        self.install(tmp_path, "beautifulsoup", "4.12.3", "soup/__init__.py")
+        self.install(tmp_path, "own", "1.0", "own/first/__init__.py")
+        self.install(tmp_path, "own-second", "2.0", "own/second.py")
+        self.install(tmp_path, "alone", "3.0")
+
+        found = self.versions_with(tmp_path, "soup", "own", "alone", "absent")
+
+        several = {"own": "1.0", "own-second": "2.0"}
+        assert found == {"beautifulsoup": "4.12.3", **several, "alone": "3.0", "absent": "none"}
 
 
 class TestWhichComesFirst:
@@ -514,8 +546,31 @@ def test_gpus(workspace):
     assert workspace.gpus(2) == 2
 
 
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("tensorflow", "KERAS_MAX_EPOCHS"),
+        ("tensorflow", "KERAS_MAX_STEPS_PER_EPOCH"),
+        ("tensorflow", "TF_DETERMINISTIC_OPS"),
+        ("tensorflow", "TF_CUDNN_DETERMINISTIC"),
+        ("numpy", "MKL_CBWR"),
+    ],
+)
+def test_variables(workspace, monkeypatch, library, name):
+    """They count if they are set, and for the library that they are read by."""
+    monkeypatch.delenv(name, raising=False)
+    before = workspace.variables((library,))
+    monkeypatch.setenv(name, "1")
+
+    assert workspace.variables((library,)) == {**before, name: "1"}
+    assert name not in workspace.variables(("matplotlib",))
+
+
 def test_versions(workspace):
-    """A library that is not there has version 'none'."""
+    """A library that is not there has version 'none', and Python one without its last number."""
     import numpy as np
 
-    assert workspace.versions(("numpy", "no-such-library")) == {"numpy": np.__version__, "no-such-library": "none"}
+    found = workspace.versions(("numpy", "no-such-library", "python"))
+
+    python = ".".join(platform.python_version_tuple()[:2])
+    assert found == {"numpy": np.__version__, "no-such-library": "none", "python": python}

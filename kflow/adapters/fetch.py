@@ -23,7 +23,7 @@ Outputs: ``file``.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -80,6 +80,8 @@ class Fetch(StepSpec, kind="fetch", version=1):
         """Verify a file that is here already."""
         if self.extract != (self.member is not None):
             exam.problem("'extract: true' and 'member' belong together: the archive, and the file to take out of it")
+        if self.member is not None and not self._has_plain_member():
+            exam.problem(f"{self.member!r} leads out of the archive; a member is named by its path inside", "member")
         self._check_mirrors(exam)
         if self.origin.is_remote:
             self._check_url(exam, self.origin, "origin")
@@ -88,6 +90,11 @@ class Fetch(StepSpec, kind="fetch", version=1):
             return {}
         self._verify(exam)
         return {} if self.extract else {"file": FileFact(exam.look.absolute(self.origin.local_path))}
+
+    def _has_plain_member(self) -> bool:
+        """Tell whether the member is named by a path that cannot leave the folder that the archive is unpacked to."""
+        path = PurePosixPath(self.member or "")
+        return not path.is_absolute() and ".." not in path.parts
 
     def _check_mirrors(self, exam: Examination) -> None:
         if self.mirrors and not self.origin.is_remote:
@@ -172,7 +179,7 @@ class Fetch(StepSpec, kind="fetch", version=1):
         folder = context.workdir / "extracted"
         extract_archive(path, folder)
         found = folder / self.member
-        if not found.is_file():
+        if not self._has_plain_member() or not found.is_file():
             message = f"{path.name} has no file {self.member!r}"
             raise FileNotFoundError(message)
         return found

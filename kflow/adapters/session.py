@@ -80,19 +80,21 @@ def _forget_settings(keras: ModuleType) -> None:
 
 @contextlib.contextmanager
 def _op_determinism(context: StepContext) -> Iterator[None]:
-    """Switch TensorFlow's op determinism on, say what that costs, and leave it off for the next step."""
+    """Switch TensorFlow's op determinism on, say what that costs, and leave it to the next step as it was."""
     import tensorflow as tf
-    from tensorflow.python.framework.config import disable_op_determinism  # it has no public name
+    from tensorflow.python.framework import config  # what is asked here has no public name
 
     cost = "a GPU is slower for it, by a little or several times, and an operation without a fixed order fails"
     needless = "it is slower for it; a CPU gives the same bits again without it"
     text = f"computes with op determinism; {cost if context.gpus else needless}"
     context.report({"event": "note", "text": text})
+    was_on = config.is_op_determinism_enabled()  # as with TF_DETERMINISTIC_OPS in the environment
     tf.config.experimental.enable_op_determinism()
     try:
         yield
     finally:
-        disable_op_determinism()
+        if not was_on:
+            config.disable_op_determinism()
 
 
 def _rename(names: Mapping[str, Any]) -> None:

@@ -11,12 +11,13 @@ from kflow.artifacts import ExternalFile, Saved, digest_file
 def save(value: Path, folder: Path) -> Saved:
     """Store a file; one outside the folder of the step is referred to, not copied."""
     digest = digest_file(value)
-    if str(value).startswith(f"{folder.parent}{os.sep}"):
+    real = Path(os.path.realpath(value))  # what lies there may be a link, or its path lead out
+    if str(real).startswith(f"{os.path.realpath(folder.parent)}{os.sep}"):
         folder.mkdir(exist_ok=True)
-        value.rename(folder / value.name)
+        real.rename(folder / value.name)
         return Saved(digest, {"name": value.name})
-    external = ExternalFile.of(value)
-    return Saved(digest, {"path": str(value)}, (external,))
+    place = real if str(value).startswith(f"{folder.parent}{os.sep}") else value  # a link of the step's own goes
+    return Saved(digest, {"path": str(place)}, (ExternalFile.of(place),))
 
 
 def load(description: Mapping[str, Any], folder: Path) -> Path:

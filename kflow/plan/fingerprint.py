@@ -13,7 +13,7 @@ from typing import Any
 from kflow.imports import SOURCES
 from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
 from kflow.spec.references import names_used
-from kflow.spec.types import Origin, Symbol
+from kflow.spec.types import InputPath, Origin, Symbol
 from kflow.spec.workflow import Step
 
 SCHEME = 2
@@ -87,7 +87,7 @@ def _fields(step: Step) -> dict[str, Any]:
     fields = step.spec.model_dump(mode="json")
     # One path may be written in many ways.
     for path, text in step.texts:
-        if ("./" in text or "//" in text) and isinstance(text, Symbol | Origin):
+        if ("./" in text or "//" in text) and isinstance(text, InputPath | Origin | Symbol):
             _replace(fields, path, text.plain)
     # The value of an environment variable must not get into a record: such a field stays as it is written.
     for name, value in step.fields.items():

@@ -145,7 +145,7 @@ def _is_as_it_was(found: Mapping[str, Any], store: str) -> bool:
         and found["installed"] == installed()
         and all(_digest(os.environ.get(name)) == digest for name, digest in found["environ"].items())
         and found["folders"] == [identify(path) for path, *_ in found["folders"]]
-        and not any(_has_content(f"{store}/{name}") for name in ("tmp", "checkpoints"))  # to be swept
+        and _is_swept(store)
         and _are_there(found, store)
     )
 
@@ -186,11 +186,18 @@ def identify(path: str) -> list[Any]:
     return [path, found.st_dev, found.st_ino]
 
 
-def _has_content(folder: str) -> bool:
+def _is_swept(store: str) -> bool:
+    """Tell whether a run would find nothing to remove: checkpoints of a step that is not done stay where they are."""
+    work, steps = (_list(f"{store}/{name}") for name in ("tmp", "checkpoints"))
+    manifests = (f"{store}/entries/{step[:2]}/{step}/manifest.json" for step in steps)
+    return not work and not any(map(os.path.exists, manifests))
+
+
+def _list(folder: str) -> list[str]:
     try:
-        return bool(os.listdir(folder))  # noqa: PTH208
+        return os.listdir(folder)  # noqa: PTH208
     except FileNotFoundError:
-        return False
+        return []
 
 
 def _digest(text: str | None) -> str | None:

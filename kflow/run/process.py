@@ -248,6 +248,7 @@ def worker_environment(seat: Seat) -> dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": str(seat.threads),
         "OMP_NUM_THREADS": str(seat.threads),
         "OPENBLAS_NUM_THREADS": str(seat.threads),
+        "MKL_NUM_THREADS": str(seat.threads),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path(os.environ.get("TMPDIR", "/tmp"), "kflow-matplotlib"))),  # noqa: S108  fonts only
     }

@@ -171,6 +171,11 @@ class InputPath(_Text):
             raise fail("expected a path; fetch a URL with a step of kind fetch")
         return cls(text)
 
+    @property
+    def plain(self) -> str:
+        """The path in its shortest form."""
+        return os.path.normpath(self)
+
 
 class OutputPath(_Text):
     """A file to write, relative to the workflow file."""

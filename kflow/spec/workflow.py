@@ -74,11 +74,14 @@ class Step:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """The libraries whose versions can change its result; code of the user's may use NumPy without naming it."""
+        """The libraries whose versions can change its result; code of the user's hangs on Python's as well.
+
+        It may use NumPy without naming it.
+        """
         known = self.spec.libraries
-        if self.runs_code and self.is_random and "numpy" not in known:
-            return (*known, "numpy")
-        return known
+        if not self.runs_code:
+            return known
+        return tuple(dict.fromkeys((*known, *(("numpy", "python") if self.is_random else ("python",)))))
 
     @property
     def threads(self) -> int:

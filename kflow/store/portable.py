@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from kflow.artifacts.forms import is_count, is_digest
 from kflow.artifacts.travel import UnfitError, check_form, without_paths
 from kflow.errors import RunError
-from kflow.store.entry import MANIFEST, Content, Manifest, Output, seal, unseal
+from kflow.store.entry import Content, Manifest, Output, seal, unseal
 
 FORMAT = 2
 LARGEST = 8 * 2**20
@@ -115,7 +115,7 @@ def _check_names(found: Portable) -> None:
     for name in found.files:
         parts = name.split("/")
         is_plain = all(part not in {".", ".."} and _NAME.fullmatch(part) for part in parts)
-        is_inside = 2 <= len(parts) <= _DEEPEST and parts[0] in found.outputs and parts[-1] != MANIFEST
+        is_inside = 2 <= len(parts) <= _DEEPEST and parts[0] in found.outputs
         if not is_plain or not is_inside or name in folders or not _has_room(name):
             shown = name if len(name) <= _LONGEST_PATH else f"{name[:_LONGEST]}..."
             message = f"its manifest names a file {shown!r}, which no entry may hold"

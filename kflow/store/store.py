@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -228,9 +229,10 @@ class Store:
             with contextlib.suppress(OSError):
                 if self._is_left_behind(folder):
                     shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.root / "checkpoints").glob("*"):
-            if Path(self._place(folder.name), MANIFEST).exists():  # it was killed between publishing and tidying up
-                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in self.leftovers("checkpoints"):
+                if self.lookup(folder.name):  # it was killed between publishing and tidying up
+                    self.discard_checkpoints(folder, math.inf)
 
     def _is_left_behind(self, folder: Path) -> bool:
         """Tell whether nobody can be at work in a folder any more."""

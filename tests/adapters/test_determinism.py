@@ -1,7 +1,10 @@
 """``deterministic: true`` switches on the op determinism of TensorFlow for its step, and for no other."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,29 @@ def test_variables_that_change_the_bits_count(make_folder: Callable[..., Any], m
         ("wait", "guesses"),
     ]
     assert "variable TF_ENABLE_ONEDNN_OPTS added" in other
+
+
+STEPS = """
+import sys
+from pathlib import Path
+from tensorflow.python.framework.config import is_op_determinism_enabled
+from kflow.adapters.session import keras_session
+from kflow.spec.base import StepContext
+
+context = StepContext(Path(), Path(), 7, 0, {}, {}, lambda event: None)
+for is_deterministic in (False, True, False):
+    with keras_session(context, None, is_deterministic=is_deterministic):
+        print(is_op_determinism_enabled())
+"""
+
+
+@pytest.mark.parametrize(("value", "seen"), [("0", ["False", "True", "False"]), ("1", ["True", "True", "True"])])
+def test_a_step_leaves_op_determinism_as_it_was(value: str, seen: list[str]) -> None:
+    """As the environment has it: what a later step in the worker gives does not hang on what was run before."""
+    environ = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_DETERMINISTIC_OPS": value}
+    done = subprocess.run([sys.executable, "-c", STEPS], env=environ, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == seen
 
 
 def test_op_determinism_is_that_of_one_step(make_folder: Callable[..., Any]) -> None:

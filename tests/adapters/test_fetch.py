@@ -133,6 +133,37 @@ def test_a_missing_member_is_an_error(bench):
         bench.run(Fetch, origin="data.tar.gz", extract=True, member="nothing")
 
 
+def _members_that_lead_out(root):
+    """Return names of a file beside the workflow, as they would be found from a folder far below."""
+    return [*("../" * depth + "mine.txt" for depth in range(1, 9)), "inside/../../../../mine.txt", f"{root}/mine.txt"]
+
+
+def test_a_member_leads_to_no_file_of_the_users(bench):
+    """It would be taken away from its place; an archive has no such member."""
+    (bench.root / "mine.txt").write_text("mine")
+    with tarfile.open(bench.root / "data.tar.gz", "w:gz") as archive:
+        archive.add(bench.root / "digits.h5", "inside/digits.h5")
+
+    for member in _members_that_lead_out(bench.root):
+        with pytest.raises(FileNotFoundError, match=r"data\.tar\.gz has no file '.*mine\.txt'"):
+            bench.run(Fetch, origin="data.tar.gz", extract=True, member=member)
+        _, problems = bench.examine(Fetch(origin="data.tar.gz", extract=True, member=member))
+        assert problems == [f"{member!r} leads out of the archive; a member is named by its path inside"]
+    assert (bench.root / "mine.txt").read_text() == "mine"
+
+
+def test_a_link_in_an_archive_leads_nowhere(bench):
+    """An archive that holds one is not unpacked."""
+    (bench.root / "mine.txt").write_text("mine")
+    (bench.root / "link").symlink_to(bench.root / "mine.txt")
+    with tarfile.open(bench.root / "data.tar.gz", "w:gz") as archive:
+        archive.add(bench.root / "link", "link")
+
+    with pytest.raises(ValueError, match="symbolic link"):
+        bench.run(Fetch, origin="data.tar.gz", extract=True, member="link")
+    assert (bench.root / "mine.txt").read_text() == "mine"
+
+
 def test_a_local_digest_is_checked_beforehand(bench):
     """A file that is here already is verified before anything runs, in any case of letters."""
     right = _digest((bench.root / "digits.h5").read_bytes())

@@ -31,6 +31,15 @@ def test_scaling_is_done_when_read(bench):
     assert not list(bench.root.rglob("*.npy"))
 
 
+def test_all_rows_are_the_same_as_many_as_there_are(bench):
+    """Whether their number is written down or not, what hangs on them is not done again."""
+    fields = {"datapath": "digits.h5", "dataset": "images", "start": 1790}
+    one, other = (bench.run(SliceHdf5, **fields, **end)["array"] for end in ({}, {"end": 1797}))
+
+    assert one.describe() == other.describe()
+    assert one.describe()["source"]["end"] == 1797
+
+
 def test_a_function_of_the_users_can_normalize(bench):
     """A function gets a block of rows, and its result is stored."""
     (bench.root / "scaling.py").write_text("def center(x):\n    return x - 8.0\n")

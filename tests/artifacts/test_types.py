@@ -61,6 +61,33 @@ def test_a_file_of_the_step_moves_into_the_store(tmp_path):
     assert (path.exists(), saved.external) == (False, ())
 
 
+@pytest.mark.parametrize("way", ["dots", "link"])
+def test_a_file_of_the_user_is_not_moved_by_whatever_way_it_is_named(tmp_path, way):
+    """A path that starts in the folder of the step may lead out of it."""
+    path, work = tmp_path / "mine.txt", tmp_path / "staging" / "work"
+    work.mkdir(parents=True)
+    path.write_text("mine")
+    (work / "link").symlink_to(path)
+
+    named = work / "link" if way == "link" else work / ".." / ".." / "mine.txt"
+    saved = artifact_type("file").save(named, tmp_path / "staging" / "out")
+
+    assert path.read_text() == "mine"
+    assert artifact_type("file").load(saved.description, tmp_path / "nowhere") == path
+    assert saved.external[0].path == str(path)
+
+
+def test_a_file_of_the_step_is_known_behind_a_link(tmp_path):
+    """The store may lie behind one."""
+    (tmp_path / "disk" / "work").mkdir(parents=True)
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "work" / "made.txt").write_text("made")
+
+    saved = artifact_type("file").save(tmp_path / "disk" / "work" / "made.txt", tmp_path / "store" / "out")
+
+    assert (saved.description, saved.external) == ({"name": "made.txt"}, ())
+
+
 @pytest.mark.parametrize("size", [0, 1, 2**14 - 1, 2**14, 2**14 + 1, 2**15, 2**15 + 1, 2**18 + 2**15 + 1, 10**6])
 def test_the_digest_of_a_file(tmp_path, size):
     """It is that of its bytes, however many there are."""

@@ -55,6 +55,8 @@ def key(fields: dict[str, Any], **changes: Any) -> str:
         ({"kind": "normalize", "x": "${x}", "order": 1}, {"order": 1.0}),
         ({"kind": "predict", "model": "${m}", "x": "${x}"}, {"to_file": "guesses.npy"}),
         ({**SLICE, "normalizer": "code/n.py:f"}, {"normalizer": "./code//n.py:f"}),
+        (SLICE, {"datapath": "./a.h5"}),
+        ({"kind": "load_model", "filepath": "m/a.keras"}, {"filepath": "m//b/../a.keras"}),
         ({"kind": "fetch", "origin": "data/a.h5"}, {"origin": "./data/a.h5"}),
         (FETCH, {"mirrors": ["https://h/y"], "max_size": 9, "timeouts": {"read": 3}}),
     ],

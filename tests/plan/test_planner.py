@@ -66,6 +66,7 @@ class World:
     file: str = "file 1"
     code: Mapping[str, str] = field(default_factory=lambda: {"layers.py": "code 1"})
     keras: str = "3.15.1"
+    python: str = "3.11"
     there: int = 0
 
     def file_digest(self, path: str) -> str:
@@ -83,8 +84,8 @@ class World:
         return {}
 
     def versions(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
-        """Return one version of everything."""
-        return dict.fromkeys(libraries, self.keras)
+        """Return one version of everything but Python."""
+        return {name: self.python if name == "python" else self.keras for name in libraries}
 
     def variables(self, libraries: tuple[str, ...]) -> Mapping[str, str]:
         """Return none."""
@@ -234,6 +235,17 @@ def test_another_version_of_a_library_runs_what_computes_with_it() -> None:
     computing = ("keras", "tensorflow", "numpy")
     assert verdicts(preview)["model"] == "; ".join(f"{name}: 3.15.1 -> 3.15.2" for name in computing)
     assert {name for name, each in preview.items() if each.verdict is Verdict.REUSE} == {"images", "labels", "custom"}
+
+
+def test_another_python_runs_what_executes_code() -> None:
+    """A sum of numbers has had other bits since 3.12; slices without code and curves stay as they are."""
+    text = TEXT + "  own: {kind: slice_hdf5, datapath: a.h5, dataset: images, normalizer: 'layers.py:half'}\n"
+    store, same = MemoryStore(), ("custom", "model", "fit", "test")
+    _, previous = run(bind_text(text), store, World(), {}, same)
+
+    actions, _ = run(bind_text(text), store, World(python="3.12"), previous, same)
+
+    assert verdicts(actions) == dict.fromkeys(("custom", "model", "fit", "test", "own"), "python: 3.11 -> 3.12")
 
 
 def test_the_number_of_gpus_counts_where_a_step_wants_them() -> None:

@@ -270,12 +270,14 @@ SURROUNDINGS: dict[str, Callable[[Path], dict[str, str]]] = {
     ),
     "the folder of an output": lambda here: _swap(here / "out"),
     "work that was not finished": lambda here: _write(here / "store" / "tmp" / "x"),
-    "a checkpoint": lambda here: _write(here / "store" / "checkpoints" / "x"),
+    "a checkpoint of what is done": lambda here: _write(
+        here / "store" / "checkpoints" / next((here / "store" / "entries").glob("*/*")).name / "x"
+    ),
 }
 
 
 def _write(path: Path) -> dict[str, str]:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     return {}
 
@@ -299,6 +301,14 @@ def test_other_surroundings_are_left_to_the_long_way(place: Place, what: str) ->
     environ = SURROUNDINGS[what](place.path)
 
     assert not place.is_replayed("run", "w.yaml", **environ)
+
+
+def test_a_training_that_was_given_up_is_in_nobodys_way(place: Place) -> None:
+    """Its checkpoint is not swept, as it may be gone on with: there is nothing to do all the same."""
+    place.settle("run", "w.yaml")
+    _write(place.path / "store" / "checkpoints" / ("ab" * 32) / "x")
+
+    assert place.is_replayed("run", "w.yaml")
 
 
 def test_another_command_line_is_another_command(place: Place) -> None:

@@ -491,6 +491,14 @@ def test_a_worker_sees_only_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_environment(Seat(("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
 
 
+@pytest.mark.parametrize("library", ["OMP", "OPENBLAS", "MKL"])
+def test_every_library_computes_with_the_threads_of_the_step(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Whatever the environment says: their number can change the last bits of a sum."""
+    monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+
+    assert worker_environment(Seat(threads=3))[f"{library}_NUM_THREADS"] == "3"
+
+
 def test_asserts_in_code_hold_whatever_the_environment_says(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

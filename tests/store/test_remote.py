@@ -80,6 +80,23 @@ def test_what_was_pushed_is_pulled(tmp_path: Path, there: Path) -> None:
     assert the_file(there).name == hashlib.sha256(b"x" * 1000).hexdigest()
 
 
+def test_a_file_of_any_name_is_pulled(tmp_path: Path) -> None:
+    """Also one with the name that the manifest of an entry has, above it."""
+    content = b'{"of": "the user"}'
+    output = Output("file", hashlib.sha256(content).hexdigest(), {"name": "manifest.json"})
+    with Store(tmp_path / "first").stage() as staging:
+        (staging.folder / "file").mkdir()
+        (staging.folder / "file" / "manifest.json").write_bytes(content)
+        entry = Store(tmp_path / "first").commit(staging, Manifest(KEY, "fetch", {"file": output}))
+    remote = Remote(FolderPlace(tmp_path / "remote"))
+    remote.push(entry)
+    pulled = remote.pull(replace(EXPECTED, kind="fetch", outputs={"file": "file"}), Store(tmp_path / "second"))
+
+    assert pulled is not None
+    assert (pulled.folder / "file" / "manifest.json").read_bytes() == content
+    assert Store(tmp_path / "second").lookup(KEY) == pulled
+
+
 def test_nothing_is_pulled_from_an_empty_remote(tmp_path: Path) -> None:
     """Nor is anything made there."""
     assert pull(tmp_path) is None
@@ -255,7 +272,6 @@ def test_an_empty_file_that_is_not_there_is_refused(tmp_path: Path, there: Path)
         "picture/a\\b",
         "picture/a\nb",
         "picture/a\0b",
-        "picture/manifest.json",
         "manifest.json",
         "picture/a.png/b",
         "picture/" + "a" * 300,

@@ -312,6 +312,49 @@ def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
         assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staging.folder.name}
 
 
+def leave_checkpoint(store: Store) -> Path:
+    """Leave what a training has done so far."""
+    folder = store.checkpoints(KEY)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.npz").write_bytes(b"x")
+    return folder
+
+
+def test_a_checkpoint_goes_when_its_training_is_published(tmp_path: Path) -> None:
+    """Its runner was killed before it could tidy up; nothing else of it stays either."""
+    store = Store(tmp_path)
+    publish(store)
+    folder = leave_checkpoint(store)
+    store.sweep()
+
+    assert not folder.exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "another format", "cut off"])
+def test_a_checkpoint_stays_while_its_training_is_to_be_done(tmp_path: Path, what: str) -> None:
+    """An entry that counts as missing is made again, from where the training was killed."""
+    store = Store(tmp_path)
+    if what != "nothing":
+        entry = publish(store)
+        (entry / "manifest.json" if what == "another format" else entry / "out" / "a.txt").write_text("{}")
+    folder = leave_checkpoint(store)
+    store.sweep()
+
+    assert (folder / "checkpoint.npz").exists()
+
+
+def test_a_checkpoint_stays_while_somebody_trains(tmp_path: Path) -> None:
+    """As with ``--force``, though a result is there."""
+    store = Store(tmp_path)
+    publish(store)
+    folder = leave_checkpoint(store)
+    with store.claim(KEY):
+        Store(tmp_path).sweep()
+
+    assert (folder / "checkpoint.npz").exists()
+
+
 def test_a_damaged_entry_gives_way_to_a_sound_one(tmp_path: Path) -> None:
     """A file with other bytes and the same size is no reason to throw a good result away."""
     store = Store(tmp_path)
