@@ -8,9 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,6 +68,12 @@ class StepRecord(BaseModel):
     log: str | None = Field(default=None, description="The log of the step, relative to the record.")
 
 
+def is_same_place(one: str, other: str) -> bool:
+    """Tell whether two absolute paths are those of one file, whatever links lead to its folder."""
+    (folder, name), (other_folder, other_name) = os.path.split(one), os.path.split(other)
+    return one == other or (name == other_name and os.path.realpath(folder) == os.path.realpath(other_folder))
+
+
 class WorkflowRecord(BaseModel):
     """The workflow as it was resolved."""
 
@@ -90,8 +94,7 @@ class WorkflowRecord(BaseModel):
 
     def is_at(self, place: str) -> bool:
         """Tell whether the file is that at an absolute path, whatever links lead to its folder."""
-        (folder, name), (other, other_name) = os.path.split(self.place), os.path.split(place)
-        return name == other_name and os.path.realpath(folder) == os.path.realpath(other)
+        return is_same_place(self.place, place)
 
 
 class GitRecord(BaseModel):
@@ -250,32 +253,6 @@ def _format_of(data: bytes) -> Any:
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
         return json.loads(data).get("format")
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Previous:
-    """What the last runs of a workflow tell of its steps."""
-
-    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the fingerprint of each step was made of when it was last done."""
-    unfinished: Mapping[str, str] = field(default_factory=dict)
-    """How the last try of a step ended: failed or interrupted."""
-
-
-def read_previous(root: Path, place: str, steps: Collection[str], limit: int = 20) -> Previous:
-    """Return what the last runs of the workflow at an absolute path tell of its steps."""
-    done: dict[str, Mapping[str, Any]] = {}
-    unfinished: dict[str, str] = {}
-    for record in islice(read_records(root), limit):
-        if record.workflow.is_at(place):
-            for name, step in record.steps.items():
-                if step.components and step.status in {"run", "reused"}:
-                    done.setdefault(name, step.components)
-                elif step.status in {"failed", "interrupted"} and name not in done:
-                    unfinished.setdefault(name, step.status)
-        if done.keys() >= set(steps):
-            break
-    return Previous(done, unfinished)
 
 
 def versions() -> dict[str, str]:

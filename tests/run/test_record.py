@@ -17,11 +17,11 @@ import h5py
 import jsonschema
 import pytest
 
+from kflow.run.history import read_previous
 from kflow.run.journal import Journal, read_journal
 from kflow.run.record import (
     RECORD,
     RunRecord,
-    read_previous,
     read_record,
     read_records,
     record_schema,
@@ -179,6 +179,34 @@ def test_components_of_the_last_run_of_a_workflow(tmp_path: Path, monkeypatch: p
 
     assert found.components == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
     assert found.unfinished == {"fit": "failed"}
+
+
+def test_the_runs_of_other_workflows_do_not_count(tmp_path: Path) -> None:
+    """However many there are; of those of the workflow itself the last twenty do."""
+
+    def note(day: int, place: str) -> None:
+        step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "components": {"day": day}}
+        record = make_record(id=f"202501{day:02}T000000-name-abc", steps={"fit": step} if day < 3 else {})
+        record.workflow.file = place
+        put(tmp_path, record)
+
+    for day in range(1, 26):
+        note(day, "/a/w.yaml" if day < 3 else "/b/w.yaml")
+
+    assert read_previous(tmp_path, "/a/w.yaml", ["fit"]).components == {"fit": {"day": 2}}
+    assert read_previous(tmp_path, "/b/w.yaml", ["fit"]).components == {}
+    assert read_previous(tmp_path, "/a/w.yaml", ["fit", "other"], limit=1).components == {"fit": {"day": 2}}
+
+
+def test_a_long_path_does_not_hide_a_run(tmp_path: Path) -> None:
+    """Though the beginning of its record does not name the workflow."""
+    step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "components": {"day": 1}}
+    record = make_record(steps={"fit": step})
+    place = record.workflow.file = f"/{'long/' * 900}w.yaml"
+    put(tmp_path, record)
+
+    assert read_previous(tmp_path, place, ["fit"]).components == {"fit": {"day": 1}}
+    assert read_previous(tmp_path, "/w.yaml", ["fit"]).components == {}
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
