@@ -181,16 +181,17 @@ def close_record(record: RunRecord, folder: Path) -> Path:
 def read_record(folder: Path) -> RunRecord | None:
     """Return the record of a run with what its journal adds; None when it cannot be read."""
     try:
-        record = RunRecord.model_validate_json(durable.read_bytes(folder / RECORD))
+        data = durable.read_bytes(folder / RECORD)
+        record = RunRecord.model_validate_json(data)
+        if record.status != "running":
+            return record
+        _add_journal(record, folder)
+        is_under_way = is_held(folder)
+        if durable.read_bytes(folder / RECORD) != data:  # it has ended meanwhile, and its journal may have been gone
+            return read_record(folder)
     except (OSError, ValidationError):
         return None
-    if record.status != "running":
-        return record
-    for name, state in read_journal(folder):
-        with contextlib.suppress(ValidationError):
-            if name in record.steps:
-                record.steps[name] = StepRecord.model_validate(state)
-    if not is_held(folder):  # its runner was killed before it could say so
+    if not is_under_way:  # its runner was killed before it could say so
         record.status = "interrupted"
         for step in record.steps.values():
             step.status = "interrupted" if step.status == "running" else step.status
@@ -220,6 +221,15 @@ def unreadable_records(root: Path) -> Iterator[tuple[Path, str]]:
         os.listdir(root / "runs")  # noqa: PTH208  only whether it can be
     except OSError as error:
         if os.path.lexists(root / "runs"):
+def _add_journal(record: RunRecord, folder: Path) -> None:
+    for name, state, metrics in read_journal(folder):
+        with contextlib.suppress(ValidationError):
+            if name in record.steps:
+                record.steps[name] = StepRecord.model_validate(state)
+                if metrics:
+                    record.metrics[name] = metrics
+
+
             yield root / "runs", error.strerror or str(error)
     for folder in run_folders(root):
         yield from explain_unreadable(folder)

@@ -1,5 +1,6 @@
 """The record says what was run, with what, and what came of it; it holds no value of an environment variable."""
 
+import contextlib
 import json
 import math
 import os
@@ -22,12 +23,14 @@ from kflow.run.journal import Journal, read_journal
 from kflow.run.record import (
     RECORD,
     RunRecord,
+    close_record,
     read_record,
     read_records,
     record_schema,
     write_record,
 )
 from kflow.run.surroundings import git_state
+from kflow.store.locks import held, is_held
 
 MakeFolder = Callable[..., Any]
 SCHEMA = Path(__file__).parents[2] / "schemas" / "run-record.schema.json"
@@ -209,6 +212,57 @@ def test_a_long_path_does_not_hide_a_run(tmp_path: Path) -> None:
     assert read_previous(tmp_path, "/w.yaml", ["fit"]).components == {}
 
 
+@pytest.mark.parametrize("look", [read_journal, is_held], ids=lambda look: look.__name__)
+def test_a_run_that_ends_while_its_record_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    """Before any of the looks that follow the first: what is read is the record of its end."""
+    step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "fingerprint": "f"}
+    folder = put(tmp_path, make_record(status="running", steps={"fit": {**step, "status": "not run"}})).parent
+    with Journal(folder) as journal:
+        journal.note("fit", json.dumps(step), is_end=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held(folder))
+
+        def end_and_look(where: Path) -> Any:
+            close_record(make_record(steps={"fit": step}), folder)
+            stack.close()
+            return look(where)
+
+        monkeypatch.setattr(f"kflow.run.record.{look.__name__}", end_and_look)
+        found = read_record(folder)
+
+    assert found is not None
+    assert (found.status, found.steps["fit"].status, found.steps["fit"].fingerprint) == ("succeeded", "run", "f")
+
+
+MEASURING = """
+kflow: 1
+name: measuring
+steps:
+  good: {kind: measure, value: 0.5}
+  bad: {kind: measure, value: .nan}
+  wait: {kind: note, text: x, after: nowhere, needs: [good, bad]}
+"""
+
+
+@pytest.mark.usefixtures("kinds")
+def test_the_metrics_of_a_run_are_there_before_it_ends(make_folder: MakeFolder) -> None:
+    """And stay if it is killed."""
+    folder = make_folder(MEASURING)
+    runner = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("wait")
+    (under_way,) = folder.records()
+    runner.kill()
+    runner.communicate(timeout=60)
+    (killed,) = folder.records()
+
+    for record in (under_way, killed):
+        assert record.metrics["good"] == {"value": 0.5}
+        assert math.isnan(record.metrics["bad"]["value"])
+    assert (under_way.status, killed.status) == ("running", "interrupted")
+
+
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commit and changes to known files; results, which git does not know, make no tree dirty."""
     for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
@@ -243,7 +297,7 @@ def test_words_of_the_system_may_name_paths_that_are_no_utf8(tmp_path: Path) -> 
     record = make_record(steps={"a": step})
     with Journal(tmp_path) as journal:
         journal.note("a", record.steps["a"].model_dump_json(), is_end=True)
-        noted = dict(read_journal(tmp_path))["a"]
+        ((_, noted, _),) = read_journal(tmp_path)
     write_record(record, tmp_path)
     found = read_record(tmp_path)
 
