@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from kflow import durable
-from kflow.artifacts import digest_file
 from kflow.run.clock import new_id, now
 from kflow.run.journal import JOURNAL, read_journal
 from kflow.run.surroundings import devices, git_state
@@ -150,7 +149,7 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         workflow=WorkflowRecord(
             path=_in_text(path),
             file=workflow_place(root, path),
-            sha256=digest_file(Path(path)),
+            sha256=workflow.document.sha256,
             name=workflow.name,
             seed=workflow.seed,
             params=dict(workflow.params),

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from hashlib import sha256
@@ -261,6 +262,17 @@ def test_the_metrics_of_a_run_are_there_before_it_ends(make_folder: MakeFolder) 
         assert record.metrics["good"] == {"value": 0.5}
         assert math.isnan(record.metrics["bad"]["value"])
     assert (under_way.status, killed.status) == ("running", "interrupted")
+
+
+def test_a_workflow_that_is_piped_in_has_its_own_digest(make_folder: MakeFolder) -> None:
+    """That of the bytes that were read: they can be read once only."""
+    folder = make_folder()
+    text = f"kflow: 1\nname: piped\nsteps:\n  digits: {{kind: fetch, origin: {folder.path}/digits.h5}}\n"
+    command = [sys.executable, "-m", "kflow", "run", "/dev/stdin"]
+    subprocess.run(command, cwd=folder.path, input=f"\ufeff{text}".encode(), capture_output=True, check=True)
+
+    (record,) = folder.records()
+    assert record.workflow.sha256 == sha256(f"\ufeff{text}".encode()).hexdigest()
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
