@@ -85,6 +85,8 @@ def load_workflow(
         workspace.probe.stop()
 
 
+    with contextlib.suppress(OSError, ValueError):  # reading it tells why
+        workspace.note(os.path.abspath(file))  # noqa: PTH100  resolve() would follow links
 @contextlib.contextmanager
 def making_what_stays() -> Iterator[None]:
     """Look for no garbage: going through all that is made again and again would take a third of the time."""
