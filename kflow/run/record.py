@@ -6,13 +6,14 @@ record says ``${env.NAME}``.
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema, model_validator
 
 from kflow import durable
 from kflow.run.clock import new_id, now
@@ -84,7 +85,20 @@ class WorkflowRecord(BaseModel):
     name: str
     seed: int
     params: dict[str, Any]
+    not_finite: list[list[str | int]] = Field(
+        default_factory=list, description="Where in the params a text stands for NaN or an infinity."
+    )
     steps: dict[str, dict[str, Any]] = Field(description="The fields of each step with params filled in.")
+
+    @model_validator(mode="after")
+    def _put_in_what_is_not_finite(self) -> Self:
+        with contextlib.suppress(LookupError, TypeError, ValueError):  # it is damaged, and the texts stay
+            for *path, last in self.not_finite:
+                within: Any = self.params
+                for part in path:
+                    within = within[part]
+                within[last] = float(within[last])
+        return self
 
     @property
     def place(self) -> str:
@@ -153,6 +167,7 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
             name=workflow.name,
             seed=workflow.seed,
             params=dict(workflow.params),
+            not_finite=list(_find_not_finite(workflow.params)),
             steps={name: {"kind": step.spec.kind, **step.fields} for name, step in workflow.steps.items()},
         ),
         steps=steps,
@@ -161,6 +176,15 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         devices=devices(),
         git=_git_record(root),
     )
+
+
+def _find_not_finite(value: Any, *path: str | int) -> Iterator[list[str | int]]:
+    """Yield where NaN and infinities stand: JSON has no words for them, and a text may be just a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield list(path)
+    elif isinstance(value, Mapping | list):
+        for part, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _find_not_finite(each, *path, part)
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
@@ -197,6 +221,15 @@ def read_record(folder: Path) -> RunRecord | None:
     return record
 
 
+def _add_journal(record: RunRecord, folder: Path) -> None:
+    for name, state, metrics in read_journal(folder):
+        with contextlib.suppress(ValidationError):
+            if name in record.steps:
+                record.steps[name] = StepRecord.model_validate(state)
+                if metrics:
+                    record.metrics[name] = metrics
+
+
 def run_folders(root: Path) -> list[Path]:
     """Return the folders of the runs below a store, newest first."""
     return sorted((root / "runs").glob("*/"), reverse=True) if (root / "runs").is_dir() else []
@@ -220,15 +253,6 @@ def unreadable_records(root: Path) -> Iterator[tuple[Path, str]]:
         os.listdir(root / "runs")  # noqa: PTH208  only whether it can be
     except OSError as error:
         if os.path.lexists(root / "runs"):
-def _add_journal(record: RunRecord, folder: Path) -> None:
-    for name, state, metrics in read_journal(folder):
-        with contextlib.suppress(ValidationError):
-            if name in record.steps:
-                record.steps[name] = StepRecord.model_validate(state)
-                if metrics:
-                    record.metrics[name] = metrics
-
-
             yield root / "runs", error.strerror or str(error)
     for folder in run_folders(root):
         yield from explain_unreadable(folder)

@@ -150,6 +150,21 @@ def test_a_loss_that_is_no_number_survives(tmp_path: Path) -> None:
     assert (record.metrics["test"]["worst"], record.metrics["test"]["good"]) == (-math.inf, 0.5)
 
 
+def test_numbers_that_json_has_no_word_for_come_back(tmp_path: Path) -> None:
+    """In params, wherever they stand; a text that looks like one stays a text."""
+    params = {"a": math.inf, "b": [1.0, -math.inf, "Infinity"], "c.d": {"NaN": "NaN", "e": math.nan}, "f": 10**400}
+    where = [["a"], ["b", 1], ["c.d", "e"]]
+    record = make_record()
+    record.workflow.params, record.workflow.not_finite = params, where
+    path = put(tmp_path, record)
+
+    jsonschema.validate(json.loads(path.read_text(), parse_constant=pytest.fail), record_schema())
+    found = read_record(path.parent)
+    assert found is not None
+    assert repr(found.workflow.params) == repr(params)
+    assert found.model_dump_json() == record.model_dump_json()
+
+
 def test_records_come_newest_first_and_unreadable_ones_are_left_out(tmp_path: Path) -> None:
     """A record that is no JSON, of another form, or absent does not hide the others."""
     for number in (1, 3, 2):
