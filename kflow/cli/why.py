@@ -41,7 +41,11 @@ def _require_step(record: RunRecord, step: str) -> None:
         message = f"the run {record.id} has no step {step!r}; {hint}"
         raise UsageError(message)
     if record.steps[step].components is None:
-        how = {"succeeded": "was not asked for", "failed": "failed, and did not come to"}
+        how = {
+            "succeeded": "was not asked for",
+            "failed": "failed, and did not come to",
+            "running": "is still running, and has not come to",
+        }
         message = f"the run {record.id} {how.get(record.status, 'ended before it came to')} step {step!r}"
         raise UsageError(f"{message}; 'kflow runs' lists others, and --run takes one of them")
 
