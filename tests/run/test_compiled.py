@@ -324,12 +324,36 @@ class Swap(StepSpec, kind="swap", version=1):
 '''
 
 
-@pytest.mark.parametrize("link", ["link.yaml", "current"])
-def test_a_workflow_that_became_another_while_it_was_run(place: Place, link: str) -> None:
-    """By way of a link to it, or to its folder: what is there now is run the next time, though it is older."""
+@pytest.fixture
+def swapping(place: Place) -> Place:
+    """A folder as above, and the kind `swap`."""
     (place.path / "site" / "note_kind.py").write_text(KIND + SWAP)
     points = place.path / "site" / "note_kind-1.0.dist-info" / "entry_points.txt"
     points.write_text(points.read_text() + "swap = note_kind:Swap\n")
+    return place
+
+
+def test_a_folder_of_outputs_that_became_another_during_a_run(swapping: Place) -> None:
+    """By way of a link to it: the next run puts the outputs there, in the place of what is older."""
+    for name, text in (("old", "hello"), ("new", "something else")):
+        (swapping.path / name).mkdir()
+        (swapping.path / name / "note.txt").write_text(text)
+    (swapping.path / "out").symlink_to("old")
+    steps = f"  swap: {{kind: swap, link: {swapping.path / 'out'}, target: new, needs: [note]}}\n"
+    (swapping.path / "w.yaml").write_text(WORKFLOW + steps)
+    swapping.kflow("run", "w.yaml", "--until", "note")
+    time.sleep(0.12)
+
+    codes = [swapping.kflow("run", "w.yaml").returncode for _ in range(2)]
+
+    assert codes == [0, 0]
+    assert (swapping.path / "new" / "note.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("link", ["link.yaml", "current"])
+def test_a_workflow_that_became_another_while_it_was_run(swapping: Place, link: str) -> None:
+    """By way of a link to it, or to its folder: what is there now is run the next time, though it is older."""
+    place = swapping
     suffix = "" if link == "current" else "w.yaml"
     steps = f"{{kind: swap, link: {place.path / link}, target: {place.path / 'new' / suffix}}}"
     for name, what in (("old", steps), ("new", f"{{kind: fetch, origin: {place.path / 'b.txt'}}}")):
