@@ -9,6 +9,7 @@ characters that cannot be seen) is refused with its place in the file.
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import pathlib
 import re
@@ -46,6 +47,8 @@ class Document:
     marks, key_marks : mapping of path to Mark
         Paths are tuples such as ``("layers", 0, "units")``; ``()`` is the document. An alias has a mark, what
         it stands for has none of its own.
+    sha256 : str
+        The SHA-256 of the bytes, in hexadecimal digits.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class Document:
     value: dict[str, JsonLike]
     marks: Mapping[Path, Mark]
     key_marks: Mapping[Path, Mark]
+    sha256: str
 
     def mark(self, path: Path) -> Mark:
         """Find the value at a path, or the nearest value around it that the text holds."""
@@ -162,7 +166,8 @@ def parse_document(text: str | bytes, name: str) -> Document:
     if not isinstance(root, dict):
         hint = "write lines such as 'kflow: 1'"
         composer.stop(Diagnostic("the top level must be a mapping", composer.marks[()], hint))
-    return Document(source, root, composer.marks, composer.key_marks)
+    sha256 = hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+    return Document(source, root, composer.marks, composer.key_marks, sha256)
 
 
 def parse_scalar(text: str) -> JsonLike:

@@ -96,8 +96,8 @@ def _sweep(folder: str, prefix: str, length: int) -> None:
                 os.unlink(each)  # noqa: PTH108
 
 
-def read_bytes(path: Name) -> bytes:
-    """Return the content of a file; a pipe or a device in its place is refused, for reading from it may never end.
+def read_bytes(path: Name, count: int = -1) -> bytes:
+    """Return the content of a file, or its first bytes; a pipe or a device is refused: reading from it may never end.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def read_bytes(path: Name) -> bytes:
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
             raise OSError(errno.EINVAL, "it is no file of that kind", os.fspath(path))
-        return stream.readall()
+        return stream.read(count)
 
 
 def open_at_once(path: str, flags: int) -> int:

@@ -97,7 +97,7 @@ class Workspace:
     """Every file that was read, or looked for, as it was before that."""
     probe: Probe = field(default_factory=Probe)
 
-    def _note(self, path: Path | str) -> None:
+    def note(self, path: Path | str) -> None:
         """Keep the state of a file before its first use: if it is the same afterwards, that is what was read."""
         name = str(path)
         if name not in self.seen:
@@ -121,7 +121,7 @@ class Workspace:
         """Tell whether what the workflow names is a regular file; it is looked at once."""
         where = self.absolute(path)
         try:
-            self._note(where)
+            self.note(where)
         except OSError:  # too long a name, a folder that may not be looked into
             return False
         found = self.seen[where]
@@ -132,7 +132,7 @@ class Workspace:
         key = (path, algorithm)  # as it is written: comparing Paths takes longer than most of planning
         if key not in self._digests:
             where = self.absolute(path)
-            self._note(where)
+            self.note(where)
             self._digests[key] = _digest(where, algorithm)
         return self._digests[key]
 
@@ -152,7 +152,7 @@ class Workspace:
         """
         key = (self.resolve(path), dataset)
         if key not in self._datasets:
-            self._note(key[0])
+            self.note(key[0])
             self._datasets[key] = self.probe.ask(*key)
         found = self._datasets[key]
         if "error" in found:
@@ -199,9 +199,9 @@ class Workspace:
         while queue:
             path = queue.pop()
             tree = self._parse(path)
-            require_first(tree, start.parent, self._note)
+            require_first(tree, start.parent, self.note)
             for imported in local_imports(tree, path.parent, start.parent, self._parse):
-                self._note(imported)
+                self.note(imported)
                 if imported not in found and imported.is_file():
                     found[imported] = None
                     if imported.suffix == ".py":  # what is compiled counts, but tells nothing
@@ -214,12 +214,12 @@ class Workspace:
             start = self.resolve(module)
             sources = map(self.resolve, self.sources(module))
             trees = [self._parse(source) for source in sources if source.suffix == ".py" or source == start]
-            self._imported[module] = library_versions(find_libraries(trees, start.parent, self._note), self._note)
+            self._imported[module] = library_versions(find_libraries(trees, start.parent, self.note), self.note)
         return self._imported[module]
 
     def _parse(self, path: Path) -> ast.Module:
         if path not in self._modules:
-            self._note(path)
+            self.note(path)
             mode = path.stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from a pipe may wait forever
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))

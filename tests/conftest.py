@@ -1,10 +1,12 @@
 """What tests share: a home and a store of their own, a folder with real data, and the command line as a process."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,56 @@ steps:
   unit: {kind: normalize, x: "${x}", axis: 0, order: "${params.order}"}
 """
 """Real data through four kinds that need no TensorFlow; the last result is computed, the others are views."""
+
+KINDS = '''"""Kinds that need no library."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, Strict
+
+from kflow.spec.base import NotFingerprinted, StepOutputs, StepSpec
+from kflow.spec.types import File, Metrics
+
+
+class Measure(StepSpec, kind="measure", version=1):
+    """A number."""
+
+    is_light = True
+    value: Annotated[float, Strict()]
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        metrics: Metrics
+
+    def run(self, context):
+        """Give it."""
+        return self.Outputs(metrics={"value": self.value})
+
+
+class Note(StepSpec, kind="note", version=1):
+    """A text, when there is a file."""
+
+    is_light = True
+    text: str
+    takes: dict[str, File] = Field(default_factory=dict)
+    after: Annotated[str, NotFingerprinted()] = "/"
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        file: File
+
+    def run(self, context):
+        """Write it."""
+        while not Path(self.after).exists():
+            time.sleep(0.02)
+        path = context.workdir / "note.txt"
+        path.write_text(self.text)
+        return self.Outputs(file=path)
+'''
 
 
 @dataclass(frozen=True)
@@ -62,6 +114,15 @@ class Folder:
         """Return the records of the store that KFLOW_STORE names, newest first."""
         return list(read_records(Path(os.environ["KFLOW_STORE"])))
 
+    def wait_until_it_runs(self, step: str) -> None:
+        """Wait until the newest record says so."""
+        for _ in range(3000):
+            with contextlib.suppress(IndexError):
+                if self.statuses()[step] == "running":
+                    return
+            time.sleep(0.02)
+        raise AssertionError
+
     def statuses(self) -> dict[str, str]:
         """Return what the newest record says of each step."""
         return {name: step.status for name, step in self.records()[0].steps.items()}
@@ -94,6 +155,19 @@ def make_folder(tmp_path: Path) -> Callable[..., Folder]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install the kinds `measure` and `note` for the processes of a test."""
+    site = tmp_path / "site"
+    described = site / "light_kinds-1.0.dist-info"
+    described.mkdir(parents=True)
+    (site / "light_kinds.py").write_text(KINDS)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: light-kinds\nVersion: 1.0\n")
+    points = "[kflow.adapters]\nmeasure = light_kinds:Measure\nnote = light_kinds:Note\n"
+    (described / "entry_points.txt").write_text(points)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
 
 
 @pytest.fixture

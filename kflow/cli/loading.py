@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,13 @@ def open_workspace(file: Path) -> Workspace:
 
 
 def load_workflow(
-    file: Path, overrides: Mapping[str, Any], workspace: Workspace, store: Path | None = None, *, writes: bool = True
+    file: Path,
+    overrides: Mapping[str, Any],
+    workspace: Workspace,
+    store: Path | None = None,
+    *,
+    writes: bool = True,
+    params: Mapping[str, Any] | None = None,
 ) -> Bound:
     """Read, type and bind a workflow file.
 
@@ -66,6 +73,8 @@ def load_workflow(
         The folder of the store, in which no step may write by path; as for `open_store`.
     writes : bool
         Whether the files that steps write by path will be put in their places; default True.
+    params : mapping, optional
+        All params, in the place of those of the file: whatever dots their names have.
 
     Raises
     ------
@@ -76,9 +85,13 @@ def load_workflow(
     """
     if file.suffix == ".json":
         _refuse_plan(file)
+    with contextlib.suppress(OSError, ValueError):  # reading it tells why
+        workspace.note(os.path.abspath(file))  # noqa: PTH100  resolve() would follow links
     try:
         with making_what_stays():
             document: Document = load_document(file)
+            if params is not None:
+                document = replace(document, value={**document.value, "params": dict(params)})
             parsed = parse_workflow(document, Registry(), overrides=overrides, environ=os.environ)
             return bind(parsed, workspace, store=_store_folder(store), writes=writes)
     finally:

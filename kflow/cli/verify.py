@@ -35,8 +35,9 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     path = file or _find_workflow(record)
     _require_same(path, record)
     workspace = open_workspace(path)
-    bound = load_workflow(path, record.workflow.params, workspace, store, writes=False)
+    bound = load_workflow(path, {}, workspace, store, writes=False, params=record.workflow.params)
     selected = select_steps(bound.needs, only=only) or _done_steps(record)
+    _require_outputs(only, record)
     with _scratch_folder(kept) as folder:
         scratch = Store(folder, base=kept if selected else None)
         console = Console(is_debug=is_debug)
@@ -61,6 +62,14 @@ def _done_steps(record: RunRecord) -> frozenset[str] | None:
         message = f"{record.id} has no outputs that could be compared"
         raise UsageError(message)
     return None if len(done) == len(record.steps) else done
+
+
+def _require_outputs(only: Sequence[str], record: RunRecord) -> None:
+    """Refuse to verify what there is nothing to compare with."""
+    missing = [repr(name) for name in dict.fromkeys(only) if not record.steps[name].outputs]
+    if missing:
+        message = f"{record.id} has no outputs of {', '.join(missing)} that could be compared"
+        raise UsageError(message)
 
 
 def _show_logs(record: RunRecord, folder: Path) -> None:

@@ -8,7 +8,8 @@ from kflow.cli.show import find_run
 from kflow.diagnostics import suggest, visible
 from kflow.errors import UsageError
 from kflow.report.compare import explain_step
-from kflow.run.record import RunRecord, read_records
+from kflow.run.history import read_history
+from kflow.run.record import RunRecord
 
 
 def run(step: str, run_id: str, against: str | None, store: Path | None) -> int:
@@ -40,16 +41,19 @@ def _require_step(record: RunRecord, step: str) -> None:
         message = f"the run {record.id} has no step {step!r}; {hint}"
         raise UsageError(message)
     if record.steps[step].components is None:
-        how = {"succeeded": "was not asked for", "failed": "failed, and did not come to"}
+        how = {
+            "succeeded": "was not asked for",
+            "failed": "failed, and did not come to",
+            "running": "is still running, and has not come to",
+        }
         message = f"the run {record.id} {how.get(record.status, 'ended before it came to')} step {step!r}"
         raise UsageError(f"{message}; 'kflow runs' lists others, and --run takes one of them")
 
 
 def _run_before(new: RunRecord, step: str, root: Path) -> RunRecord | None:
     """Return the newest earlier run of the workflow that has done the step."""
-    for record in read_records(root):
+    for record in read_history(root, new.workflow.place):
         done = record.steps.get(step)
-        is_earlier = record.id < new.id and record.workflow.is_at(new.workflow.place)
-        if is_earlier and done and done.components and done.status in {"run", "reused"}:
+        if record.id < new.id and done and done.components and done.status in {"run", "reused"}:
             return record
     return None

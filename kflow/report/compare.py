@@ -50,12 +50,21 @@ def _changed_inputs(run: RunRecord, before: StepRecord, after: StepRecord, name:
     """Yield the steps whose outputs, taken by a step, are others than before."""
     for path, digest in after.inputs.items():
         if before.inputs.get(path) != digest:
-            value: Any = run.workflow.steps[name]
-            for part in path.split("."):
-                value = value[int(part)] if isinstance(value, list) else value.get(part)
+            value = _find(run.workflow.steps[name], path.split("."))
             target = parse_target(value) if isinstance(value, str) else None
             if target:
                 yield target.step
+
+
+def _find(value: Any, parts: list[str]) -> Any:
+    """Return what stands at a dotted path, in which a key may have dots of its own; None where nothing does."""
+    if not parts:
+        return value
+    if isinstance(value, list):
+        value = {str(number): each for number, each in enumerate(value)}
+    ends = range(len(parts), 0, -1) if isinstance(value, Mapping) else ()
+    keys = ((".".join(parts[:end]), parts[end:]) for end in ends)
+    return next((found for key, rest in keys if key in value and (found := _find(value[key], rest)) is not None), None)
 
 
 def compare_runs(first: RunRecord, second: RunRecord) -> dict[str, dict[str, tuple[Any, Any]]]:

@@ -42,4 +42,6 @@ def find_exports(spec: StepSpec, entry: Entry, workspace: Workspace) -> Iterator
     """Yield the files of a result that the user asked for by path."""
     for output, text in spec.exports().items():
         source = entry.folder / output / str(entry.manifest.outputs[output].description["name"])
-        yield Export(output, text, source, workspace.resolve(text))
+        target = workspace.resolve(text)
+        workspace.note(target)
+        yield Export(output, text, source, target)

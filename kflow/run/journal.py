@@ -45,7 +45,7 @@ class Journal:
         with contextlib.suppress(OSError):  # what counts has been synced
             os.close(self._descriptor)
 
-    def note(self, step: str, state: str, *, is_end: bool) -> None:
+    def note(self, step: str, state: str, metrics: str = "", *, is_end: bool) -> None:
         """Append what is now known of a step, as JSON; the end of one will be on the disk soon, see `catch_up`.
 
         Raises
@@ -53,7 +53,8 @@ class Journal:
         OSError
             If the disk is full.
         """
-        line = f'{{"step": {json.dumps(step)}, "state": {state}}}\n'.encode()
+        more = f', "metrics": {metrics}' if metrics else ""
+        line = f'{{"step": {json.dumps(step)}, "state": {state}{more}}}\n'.encode()
         try:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -83,13 +84,15 @@ class Journal:
         return None
 
 
-def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what a journal says of steps, oldest first; a line that was cut off is left out."""
+def read_journal(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, float]]]:
+    """Yield what a journal says of steps, with their metrics, oldest first; a line that was cut off is left out."""
     try:
         text = durable.read_bytes(folder / JOURNAL)
     except OSError:
         return
     for line in text.split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             note = json.loads(line)
-            yield str(note["step"]), dict(note["state"])
+            metrics = note.get("metrics", {})  # older journals have none
+            # A text stands for what is no number, as in a record.
+            yield str(note["step"]), dict(note["state"]), {name: float(each) for name, each in metrics.items()}

@@ -22,7 +22,8 @@ def make_planner(
         lookup = BothStores(store, sharing.remote)
     if not (store.root / "runs").is_dir():  # nothing was run here: no record needs to be read
         return Planner(bound, lookup, workspace, {})
-    from kflow.run.record import read_previous, workflow_place
+    from kflow.run.history import read_previous
+    from kflow.run.record import workflow_place
 
     place = workflow_place(workspace.root, path)
     previous = read_previous(store.root, place, bound.order)

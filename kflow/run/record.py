@@ -6,18 +6,16 @@ record says ``${env.NAME}``.
 
 import contextlib
 import json
+import math
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema, model_validator
 
 from kflow import durable
-from kflow.artifacts import digest_file
 from kflow.run.clock import new_id, now
 from kflow.run.journal import JOURNAL, read_journal
 from kflow.run.surroundings import devices, git_state
@@ -70,6 +68,12 @@ class StepRecord(BaseModel):
     log: str | None = Field(default=None, description="The log of the step, relative to the record.")
 
 
+def is_same_place(one: str, other: str) -> bool:
+    """Tell whether two absolute paths are those of one file, whatever links lead to its folder."""
+    (folder, name), (other_folder, other_name) = os.path.split(one), os.path.split(other)
+    return one == other or (name == other_name and os.path.realpath(folder) == os.path.realpath(other_folder))
+
+
 class WorkflowRecord(BaseModel):
     """The workflow as it was resolved."""
 
@@ -81,7 +85,20 @@ class WorkflowRecord(BaseModel):
     name: str
     seed: int
     params: dict[str, Any]
+    not_finite: list[list[str | int]] = Field(
+        default_factory=list, description="Where in the params a text stands for NaN or an infinity."
+    )
     steps: dict[str, dict[str, Any]] = Field(description="The fields of each step with params filled in.")
+
+    @model_validator(mode="after")
+    def _put_in_what_is_not_finite(self) -> Self:
+        with contextlib.suppress(LookupError, TypeError, ValueError):  # it is damaged, and the texts stay
+            for *path, last in self.not_finite:
+                within: Any = self.params
+                for part in path:
+                    within = within[part]
+                within[last] = float(within[last])
+        return self
 
     @property
     def place(self) -> str:
@@ -90,8 +107,7 @@ class WorkflowRecord(BaseModel):
 
     def is_at(self, place: str) -> bool:
         """Tell whether the file is that at an absolute path, whatever links lead to its folder."""
-        (folder, name), (other, other_name) = os.path.split(self.place), os.path.split(place)
-        return name == other_name and os.path.realpath(folder) == os.path.realpath(other)
+        return is_same_place(self.place, place)
 
 
 class GitRecord(BaseModel):
@@ -147,10 +163,11 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         workflow=WorkflowRecord(
             path=_in_text(path),
             file=workflow_place(root, path),
-            sha256=digest_file(Path(path)),
+            sha256=workflow.document.sha256,
             name=workflow.name,
             seed=workflow.seed,
             params=dict(workflow.params),
+            not_finite=list(_find_not_finite(workflow.params)),
             steps={name: {"kind": step.spec.kind, **step.fields} for name, step in workflow.steps.items()},
         ),
         steps=steps,
@@ -159,6 +176,15 @@ def new_record(bound: "Bound", root: Path, path: str) -> RunRecord:
         devices=devices(),
         git=_git_record(root),
     )
+
+
+def _find_not_finite(value: Any, *path: str | int) -> Iterator[list[str | int]]:
+    """Yield where NaN and infinities stand: JSON has no words for them, and a text may be just a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield list(path)
+    elif isinstance(value, Mapping | list):
+        for part, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _find_not_finite(each, *path, part)
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
@@ -178,20 +204,30 @@ def close_record(record: RunRecord, folder: Path) -> Path:
 def read_record(folder: Path) -> RunRecord | None:
     """Return the record of a run with what its journal adds; None when it cannot be read."""
     try:
-        record = RunRecord.model_validate_json(durable.read_bytes(folder / RECORD))
+        data = durable.read_bytes(folder / RECORD)
+        record = RunRecord.model_validate_json(data)
+        if record.status != "running":
+            return record
+        _add_journal(record, folder)
+        is_under_way = is_held(folder)
+        if durable.read_bytes(folder / RECORD) != data:  # it has ended meanwhile, and its journal may have been gone
+            return read_record(folder)
     except (OSError, ValidationError):
         return None
-    if record.status != "running":
-        return record
-    for name, state in read_journal(folder):
-        with contextlib.suppress(ValidationError):
-            if name in record.steps:
-                record.steps[name] = StepRecord.model_validate(state)
-    if not is_held(folder):  # its runner was killed before it could say so
+    if not is_under_way:  # its runner was killed before it could say so
         record.status = "interrupted"
         for step in record.steps.values():
             step.status = "interrupted" if step.status == "running" else step.status
     return record
+
+
+def _add_journal(record: RunRecord, folder: Path) -> None:
+    for name, state, metrics in read_journal(folder):
+        with contextlib.suppress(ValidationError):
+            if name in record.steps:
+                record.steps[name] = StepRecord.model_validate(state)
+                if metrics:
+                    record.metrics[name] = metrics
 
 
 def run_folders(root: Path) -> list[Path]:
@@ -250,32 +286,6 @@ def _format_of(data: bytes) -> Any:
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
         return json.loads(data).get("format")
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Previous:
-    """What the last runs of a workflow tell of its steps."""
-
-    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the fingerprint of each step was made of when it was last done."""
-    unfinished: Mapping[str, str] = field(default_factory=dict)
-    """How the last try of a step ended: failed or interrupted."""
-
-
-def read_previous(root: Path, place: str, steps: Collection[str], limit: int = 20) -> Previous:
-    """Return what the last runs of the workflow at an absolute path tell of its steps."""
-    done: dict[str, Mapping[str, Any]] = {}
-    unfinished: dict[str, str] = {}
-    for record in islice(read_records(root), limit):
-        if record.workflow.is_at(place):
-            for name, step in record.steps.items():
-                if step.components and step.status in {"run", "reused"}:
-                    done.setdefault(name, step.components)
-                elif step.status in {"failed", "interrupted"} and name not in done:
-                    unfinished.setdefault(name, step.status)
-        if done.keys() >= set(steps):
-            break
-    return Previous(done, unfinished)
 
 
 def versions() -> dict[str, str]:

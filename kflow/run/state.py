@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic_core import to_json
+
 from kflow.errors import PromiseError
 from kflow.plan.planner import Action, Planner
 from kflow.plan.resolve import Bound
@@ -95,7 +97,9 @@ class Run:
     def note(self, name: str, *, is_end: bool) -> None:
         """Put down what is now known of a step; the end of one is on the disk soon."""
         if self.journal:
-            self.journal.note(name, self.record.steps[name].model_dump_json(), is_end=is_end)
+            metrics = self.record.metrics.get(name)
+            told = to_json(metrics, inf_nan_mode="strings").decode() if metrics else ""
+            self.journal.note(name, self.record.steps[name].model_dump_json(), told, is_end=is_end)
 
 
 @dataclass(frozen=True, slots=True)

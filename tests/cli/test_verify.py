@@ -238,3 +238,37 @@ def test_what_a_function_draws_follows_the_seed(make_folder: MakeFolder) -> None
     assert verified.returncode == 0, verified.stdout
     assert "seed: 5 -> 6" in planned.stdout
     assert new != old
+
+
+ODD = """
+kflow: 1
+name: odd
+params: {rate: 1.0, word: NaN, net: {a.b: 1}, a.b: 2}
+steps:
+  first: {kind: measure, value: "${params.rate}"}
+  second: {kind: note, text: "${params.word}"}
+  third: {kind: note, text: third}
+"""
+
+
+@pytest.mark.usefixtures("kinds")
+def test_params_are_those_of_the_run_whatever_they_are(make_folder: MakeFolder) -> None:
+    """Numbers for which JSON has no word are numbers, texts that look like them are texts, and names may have dots."""
+    folder = make_folder(ODD)
+    folder.kflow("run", "w.yaml", "--set", "rate=-.inf")
+    verified = folder.kflow("verify", "latest")
+
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert verified.stdout.count("identical") == 3
+
+
+@pytest.mark.usefixtures("kinds")
+def test_steps_that_a_run_has_no_outputs_of_cannot_be_chosen(make_folder: MakeFolder) -> None:
+    """There is nothing to compare with: each is named, and nothing is run."""
+    folder = make_folder(ODD)
+    folder.kflow("run", "w.yaml", "--only", "first")
+    (record,) = folder.records()
+    wrong = folder.kflow("verify", "latest", "--only", "first", "--only", "third", "--only", "second")
+
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == f"{record.id} has no outputs of 'third', 'second' that could be compared\n"

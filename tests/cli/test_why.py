@@ -206,3 +206,62 @@ def test_a_step_that_a_run_was_not_asked_for(folder: Any) -> None:
 
     assert wrong.returncode == 2
     assert re.search(r"the run \S+ was not asked for step 'unit'; 'kflow runs' lists others", wrong.stderr)
+
+
+LISTENING = """
+kflow: 1
+name: listening
+params: {word: one}
+steps:
+  inner: {kind: note, text: "${params.word}"}
+  outer: {kind: note, text: same, takes: {"enc.in": "${inner}", enc: "${inner}"}}
+  last: {kind: note, text: last, needs: [outer], after: "${env.SIGN}"}
+  never: {kind: note, text: never, needs: [last]}
+"""
+
+
+@pytest.mark.usefixtures("kinds")
+def test_an_input_whose_name_has_a_dot_is_followed(make_folder: MakeFolder) -> None:
+    """As Keras names the inputs of a model within a model; where the record says of none, nothing is."""
+    folder = make_folder(LISTENING)
+    for word in ("one", "two"):
+        assert folder.kflow("run", "w.yaml", "--set", f"word={word}", SIGN="/").returncode == 0
+
+    told = folder.kflow("why", "outer")
+    path = max((folder.path.parent / "store" / "runs").iterdir()) / "record.json"
+    path.write_text(path.read_text().replace('"enc.in": "${inner}",', "").replace('"enc": "${inner}"', '"enc": null'))
+    untold = folder.kflow("why", "outer")
+    inputs = "outer: input takes.enc.in changed; input takes.enc changed"
+    assert told.stdout.splitlines()[1:] == [inputs, '  inner: text: "one" -> "two"']
+    assert untold.stdout.splitlines()[1:] == [inputs]
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_step_that_a_run_under_way_has_not_come_to(make_folder: MakeFolder) -> None:
+    """Such a run has not ended."""
+    folder = make_folder(LISTENING)
+    sign = folder.path / "sign"
+    runner = folder.start("run", "w.yaml", SIGN=str(sign))
+    folder.wait_until_it_runs("last")
+    wrong = folder.kflow("why", "never")
+    sign.touch()
+    runner.communicate(timeout=100)
+
+    assert (wrong.returncode, runner.returncode) == (2, 0)
+    assert re.search(r"the run \S+ is still running, and has not come to step 'never'; 'kflow runs'", wrong.stderr)
+
+
+@pytest.mark.usefixtures("kinds")
+def test_what_is_no_number_is_a_text_in_json(make_folder: MakeFolder) -> None:
+    """JSON has no NaN and no infinity, wherever they stand."""
+    folder = make_folder(
+        "kflow: 1\nname: odd\nparams: {x: 1.5, ä: [0.5]}\nsteps:\n  m: {kind: measure, value: '${params.x}'}\n"
+    )
+    folder.kflow("run", "w.yaml")
+    assert folder.kflow("run", "w.yaml", "--set", "x=.nan", "--set", "ä=[-.inf]").returncode == 0
+
+    newest, oldest = (record.id for record in folder.records())
+    told = folder.kflow("diff", oldest, newest, "--json", PYTHONIOENCODING="ascii").stdout
+    found = json.loads(told, parse_constant=pytest.fail)
+    assert found["params"] == {"x": [1.5, "NaN"], "ä": [[0.5], ["-Infinity"]]}
+    assert found["metrics"] == {"m.value": [1.5, "NaN"]}

@@ -311,6 +311,73 @@ def test_a_training_that_was_given_up_is_in_nobodys_way(place: Place) -> None:
     assert place.is_replayed("run", "w.yaml")
 
 
+SWAP = '''
+
+class Swap(StepSpec, kind="swap", version=1):
+    """Let a link lead elsewhere."""
+
+    is_light = True
+    link: str
+    target: str
+
+    class Outputs(StepOutputs):
+        """What others may reference."""
+
+        file: File
+
+    def run(self, context):
+        """Do it at one stroke."""
+        (context.workdir / "link").symlink_to(self.target)
+        (context.workdir / "link").rename(self.link)
+        (context.workdir / "done").touch()
+        return self.Outputs(file=context.workdir / "done")
+'''
+
+
+@pytest.fixture
+def swapping(place: Place) -> Place:
+    """A folder as above, and the kind `swap`."""
+    (place.path / "site" / "note_kind.py").write_text(KIND + SWAP)
+    points = place.path / "site" / "note_kind-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "swap = note_kind:Swap\n")
+    return place
+
+
+def test_a_folder_of_outputs_that_became_another_during_a_run(swapping: Place) -> None:
+    """By way of a link to it: the next run puts the outputs there, in the place of what is older."""
+    for name, text in (("old", "hello"), ("new", "something else")):
+        (swapping.path / name).mkdir()
+        (swapping.path / name / "note.txt").write_text(text)
+    (swapping.path / "out").symlink_to("old")
+    steps = f"  swap: {{kind: swap, link: {swapping.path / 'out'}, target: new, needs: [note]}}\n"
+    (swapping.path / "w.yaml").write_text(WORKFLOW + steps)
+    swapping.kflow("run", "w.yaml", "--until", "note")
+    time.sleep(0.12)
+
+    codes = [swapping.kflow("run", "w.yaml").returncode for _ in range(2)]
+
+    assert codes == [0, 0]
+    assert (swapping.path / "new" / "note.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("link", ["link.yaml", "current"])
+def test_a_workflow_that_became_another_while_it_was_run(swapping: Place, link: str) -> None:
+    """By way of a link to it, or to its folder: what is there now is run the next time, though it is older."""
+    place = swapping
+    suffix = "" if link == "current" else "w.yaml"
+    steps = f"{{kind: swap, link: {place.path / link}, target: {place.path / 'new' / suffix}}}"
+    for name, what in (("old", steps), ("new", f"{{kind: fetch, origin: {place.path / 'b.txt'}}}")):
+        (place.path / name).mkdir()
+        (place.path / name / "w.yaml").write_text(f"kflow: 1\nname: {name}\nsteps:\n  step: {what}\n")
+    (place.path / link).symlink_to(place.path / "old" / suffix)
+    time.sleep(0.12)
+    command = ("run", f"{link}/{'w.yaml' if link == 'current' else ''}".rstrip("/"))
+
+    names = [(place.kflow(*command).returncode, place.record()["workflow"]["name"]) for _ in range(2)]
+
+    assert names == [(0, "old"), (0, "new")]
+
+
 def test_another_command_line_is_another_command(place: Place) -> None:
     """What was compiled for one stands for no other, nor for another folder, nor for another store."""
     place.settle("run", "w.yaml")

@@ -1,5 +1,6 @@
 """The journal of a run under way."""
 
+import math
 import time
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def test_what_was_noted_can_be_read_at_once(tmp_path: Path) -> None:
     """A process that is killed loses nothing: what it wrote is with the system, on the disk or not."""
     with Journal(tmp_path) as kept:
         kept.note("a", '{"status":"run"}', is_end=True)
-        found = dict(read_journal(tmp_path))
+        found = list(read_journal(tmp_path))
 
-    assert found == {"a": {"status": "run"}}
+    assert found == [("a", {"status": "run"}, {})]
+
+
+def test_lines_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    """Those of an older kflow have no metrics; those with metrics that are no numbers are damaged."""
+    with Journal(tmp_path) as kept:
+        kept.note("a", "{}", '{"loss": "-Infinity", "right": 1}', is_end=True)
+        for damaged in ("3", "[0]", "null", '"x"', '{"loss": "x"}', '{"loss": []}', f'{{"loss": 1{"0" * 400}}}'):
+            kept.note("b", "{}", damaged, is_end=True)
+        kept.note("c", '{"status": "run"}', is_end=True)
+    with (tmp_path / journal.JOURNAL).open("a") as stream:
+        stream.write('[]\n3\n"x"\nnull\n{"step": "d", "state": {}')
+
+    assert list(read_journal(tmp_path)) == [
+        ("a", {}, {"loss": -math.inf, "right": 1.0}),
+        ("c", {"status": "run"}, {}),
+    ]

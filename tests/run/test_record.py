@@ -1,10 +1,12 @@
 """The record says what was run, with what, and what came of it; it holds no value of an environment variable."""
 
+import contextlib
 import json
 import math
 import os
 import platform
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from hashlib import sha256
@@ -17,17 +19,19 @@ import h5py
 import jsonschema
 import pytest
 
+from kflow.run.history import read_previous
 from kflow.run.journal import Journal, read_journal
 from kflow.run.record import (
     RECORD,
     RunRecord,
-    read_previous,
+    close_record,
     read_record,
     read_records,
     record_schema,
     write_record,
 )
 from kflow.run.surroundings import git_state
+from kflow.store.locks import held, is_held
 
 MakeFolder = Callable[..., Any]
 SCHEMA = Path(__file__).parents[2] / "schemas" / "run-record.schema.json"
@@ -146,6 +150,21 @@ def test_a_loss_that_is_no_number_survives(tmp_path: Path) -> None:
     assert (record.metrics["test"]["worst"], record.metrics["test"]["good"]) == (-math.inf, 0.5)
 
 
+def test_numbers_that_json_has_no_word_for_come_back(tmp_path: Path) -> None:
+    """In params, wherever they stand; a text that looks like one stays a text."""
+    params = {"a": math.inf, "b": [1.0, -math.inf, "Infinity"], "c.d": {"NaN": "NaN", "e": math.nan}, "f": 10**400}
+    where = [["a"], ["b", 1], ["c.d", "e"]]
+    record = make_record()
+    record.workflow.params, record.workflow.not_finite = params, where
+    path = put(tmp_path, record)
+
+    jsonschema.validate(json.loads(path.read_text(), parse_constant=pytest.fail), record_schema())
+    found = read_record(path.parent)
+    assert found is not None
+    assert repr(found.workflow.params) == repr(params)
+    assert found.model_dump_json() == record.model_dump_json()
+
+
 def test_records_come_newest_first_and_unreadable_ones_are_left_out(tmp_path: Path) -> None:
     """A record that is no JSON, of another form, or absent does not hide the others."""
     for number in (1, 3, 2):
@@ -179,6 +198,96 @@ def test_components_of_the_last_run_of_a_workflow(tmp_path: Path, monkeypatch: p
 
     assert found.components == {"fit": {"epochs": 2}, "test": {"epochs": 10}}
     assert found.unfinished == {"fit": "failed"}
+
+
+def test_the_runs_of_other_workflows_do_not_count(tmp_path: Path) -> None:
+    """However many there are; of those of the workflow itself the last twenty do."""
+
+    def note(day: int, place: str) -> None:
+        step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "components": {"day": day}}
+        record = make_record(id=f"202501{day:02}T000000-name-abc", steps={"fit": step} if day < 3 else {})
+        record.workflow.file = place
+        put(tmp_path, record)
+
+    for day in range(1, 26):
+        note(day, "/a/w.yaml" if day < 3 else "/b/w.yaml")
+
+    assert read_previous(tmp_path, "/a/w.yaml", ["fit"]).components == {"fit": {"day": 2}}
+    assert read_previous(tmp_path, "/b/w.yaml", ["fit"]).components == {}
+    assert read_previous(tmp_path, "/a/w.yaml", ["fit", "other"], limit=1).components == {"fit": {"day": 2}}
+
+
+def test_a_long_path_does_not_hide_a_run(tmp_path: Path) -> None:
+    """Though the beginning of its record does not name the workflow."""
+    step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "components": {"day": 1}}
+    record = make_record(steps={"fit": step})
+    place = record.workflow.file = f"/{'long/' * 900}w.yaml"
+    put(tmp_path, record)
+
+    assert read_previous(tmp_path, place, ["fit"]).components == {"fit": {"day": 1}}
+    assert read_previous(tmp_path, "/w.yaml", ["fit"]).components == {}
+
+
+@pytest.mark.parametrize("look", [read_journal, is_held], ids=lambda look: look.__name__)
+def test_a_run_that_ends_while_its_record_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    """Before any of the looks that follow the first: what is read is the record of its end."""
+    step = {"kind": "train", "status": "run", "verdict": "run", "reason": "", "fingerprint": "f"}
+    folder = put(tmp_path, make_record(status="running", steps={"fit": {**step, "status": "not run"}})).parent
+    with Journal(folder) as journal:
+        journal.note("fit", json.dumps(step), is_end=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held(folder))
+
+        def end_and_look(where: Path) -> Any:
+            close_record(make_record(steps={"fit": step}), folder)
+            stack.close()
+            return look(where)
+
+        monkeypatch.setattr(f"kflow.run.record.{look.__name__}", end_and_look)
+        found = read_record(folder)
+
+    assert found is not None
+    assert (found.status, found.steps["fit"].status, found.steps["fit"].fingerprint) == ("succeeded", "run", "f")
+
+
+MEASURING = """
+kflow: 1
+name: measuring
+steps:
+  good: {kind: measure, value: 0.5}
+  bad: {kind: measure, value: .nan}
+  wait: {kind: note, text: x, after: nowhere, needs: [good, bad]}
+"""
+
+
+@pytest.mark.usefixtures("kinds")
+def test_the_metrics_of_a_run_are_there_before_it_ends(make_folder: MakeFolder) -> None:
+    """And stay if it is killed."""
+    folder = make_folder(MEASURING)
+    runner = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("wait")
+    (under_way,) = folder.records()
+    runner.kill()
+    runner.communicate(timeout=60)
+    (killed,) = folder.records()
+
+    for record in (under_way, killed):
+        assert record.metrics["good"] == {"value": 0.5}
+        assert math.isnan(record.metrics["bad"]["value"])
+    assert (under_way.status, killed.status) == ("running", "interrupted")
+
+
+def test_a_workflow_that_is_piped_in_has_its_own_digest(make_folder: MakeFolder) -> None:
+    """That of the bytes that were read: they can be read once only."""
+    folder = make_folder()
+    text = f"kflow: 1\nname: piped\nsteps:\n  digits: {{kind: fetch, origin: {folder.path}/digits.h5}}\n"
+    command = [sys.executable, "-m", "kflow", "run", "/dev/stdin"]
+    subprocess.run(command, cwd=folder.path, input=f"\ufeff{text}".encode(), capture_output=True, check=True)
+
+    (record,) = folder.records()
+    assert record.workflow.sha256 == sha256(f"\ufeff{text}".encode()).hexdigest()
 
 
 def test_the_state_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +324,7 @@ def test_words_of_the_system_may_name_paths_that_are_no_utf8(tmp_path: Path) -> 
     record = make_record(steps={"a": step})
     with Journal(tmp_path) as journal:
         journal.note("a", record.steps["a"].model_dump_json(), is_end=True)
-        noted = dict(read_journal(tmp_path))["a"]
+        ((_, noted, _),) = read_journal(tmp_path)
     write_record(record, tmp_path)
     found = read_record(tmp_path)
 
