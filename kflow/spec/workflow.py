@@ -55,7 +55,7 @@ class Step:
     fields: Mapping[str, Any]
     """The fields after substitution of params, with environment variables left as ``${env.X}``."""
     variables: Mapping[str, str]
-    """The environment variables that the fields use."""
+    """The environment variables that the fields use, whether they can change the result or not."""
     texts: tuple[tuple[Path_, str], ...] = field(init=False, repr=False)
     """Every text inside the spec with its path; gathered once, because all of planning asks for it."""
 
