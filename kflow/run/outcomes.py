@@ -13,6 +13,7 @@ from kflow.run.exports import find_exports
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Cancelled, InputDamaged, StepFailure
+from kflow.spec.hiding import hide_values
 from kflow.store.entry import Entry
 
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
@@ -44,7 +45,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     del run.running[name]
     if outcome.origin == "made":
         if outcome.note:
-            step.reason += f"; {outcome.note}"
+            step.reason += f"; {_without_values(run, outcome.note)}"
         summary = events.summarize(outcome.entry.manifest.outputs.values())
         run.report(events.StepFinished(name, step.kind, step.duration, summary))
     else:
@@ -66,7 +67,7 @@ def _redo_input(run: Run, name: str, upstream: str) -> None:
 def _fail(run: Run, name: str, failure: StepFailure) -> None:
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", _without_variables(run, name, str(failure))
+    step.status, step.error = "failed", _without_values(run, str(failure))
     run.has_failed = True
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
@@ -76,11 +77,9 @@ def _fail(run: Run, name: str, failure: StepFailure) -> None:
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
 
 
-def _without_variables(run: Run, name: str, text: str) -> str:
-    """Put the names of a step's environment variables for their values: these are not for the record."""
-    for variable, value in run.bound.workflow.steps[name].variables.items():
-        text = text.replace(value, f"${{env.{variable}}}") if value else text
-    return text
+def _without_values(run: Run, text: str) -> str:
+    """Put the names of environment variables for their values: these are not for the record."""
+    return hide_values(text, run.bound.workflow.variables)
 
 
 def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
@@ -89,11 +88,11 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     run.digests |= {f"{name}.{output}": digest for output, digest in entry.digests.items()}
     step = run.record.steps[name]
     step.status = status
-    spec = run.bound.workflow.steps[name].spec
+    spec, variables = run.bound.workflow.steps[name].spec, run.bound.workflow.steps[name].variables
     exports = {each.output: each for each in find_exports(spec, entry, run.workspace)} if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
         export = exports.get(output)
-        shown = _without_variables(run, name, export.text) if export else None
+        shown = hide_values(export.text, variables) if export else None
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if export:
             export.put_in_place()
@@ -112,6 +111,8 @@ def finish(run: Run, status: Any) -> None:
     record = run.record
     record.status, record.finished = status, now()
     record.duration = round(time.monotonic() - run.began, 3)
+    for step in record.steps.values():  # why the run ended, for those that it ended
+        step.error = step.error and _without_values(run, step.error)
     path = close_record(record, run.folder) if run.journal else None
     run.report(ended(record, run.files, path if run.wishes.exports else None, run.unwritten))
 

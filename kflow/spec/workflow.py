@@ -67,6 +67,15 @@ class Step:
         object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "runs_code", any(isinstance(text, _CODE) for _, text in texts))
 
+    def as_written(self, path: Path_) -> Any:
+        """Return what the workflow says at the path of a text; where a variable holds more than that, the way to it."""
+        value: Any = self.fields
+        for number, part in enumerate(path):
+            if isinstance(value, str):
+                return ".".join([value, *map(str, path[number:])])
+            value = value[part]
+        return value
+
     @property
     def is_random(self) -> bool:
         """Whether the seed can change its result."""
@@ -102,3 +111,9 @@ class Workflow:
     seed: int
     params: Mapping[str, Any]
     steps: Mapping[str, Step]
+    variables: Mapping[str, str] = field(init=False, repr=False)
+    """The environment variables that the steps use: an error of one may tell of what another one was given."""
+
+    def __post_init__(self) -> None:
+        variables = {name: value for step in self.steps.values() for name, value in step.variables.items()}
+        object.__setattr__(self, "variables", variables)
