@@ -44,9 +44,23 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
+def plain_path(file: Path) -> str:
+    """Return the shortest path of the file that the system opens: behind a link '..' leads to where the link leads."""
+    folder, name = os.path.split(file)
+    short = os.path.normpath(file)
+    if os.path.realpath(os.path.dirname(short)) == os.path.realpath(folder):  # noqa: PTH120
+        return short
+    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
+
+
+def is_steady(file: Path) -> bool:
+    """Tell whether there is no '..' behind a link in a path: where that link leads is not watched."""
+    return plain_path(file) == os.path.normpath(file)
+
+
 def open_workspace(file: Path) -> Workspace:
     """Return the workspace of a workflow file: its folder."""
-    return Workspace(Path(os.path.abspath(file)).parent)  # noqa: PTH100  resolve() would follow links
+    return Workspace(Path(os.path.abspath(plain_path(file))).parent)  # noqa: PTH100  resolve() would follow links
 
 
 def load_workflow(

@@ -1,7 +1,6 @@
 """``kflow run``: run a workflow."""
 
 import io
-import os
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 from kflow.cli import heed_no_more
 from kflow.cli.loading import (
     choose_actions,
+    is_steady,
     load_workflow,
     open_sharing,
     open_store,
     open_workspace,
     parse_overrides,
+    plain_path,
     warn_of,
 )
 from kflow.cli.saved import find_plan, locate_workflow, require_same
@@ -56,7 +57,7 @@ def run(
     sharing = open_sharing(remote, pushes=pushes)
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace, store)
-    path, kept = os.path.normpath(file), open_store(store)
+    path, kept = plain_path(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
     selected = select_steps(bound.needs, **names)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path), selected) if is_locked else None
@@ -68,7 +69,8 @@ def run(
         warn_of(sharing)
 
     def compile_it(done: Run) -> None:
-        compile_run(Scene(file, bound, workspace, kept, before), done, _render)
+        if is_steady(given):
+            compile_run(Scene(file, bound, workspace, kept, before), done, _render)
 
     console = Console(is_debug=is_debug)
     try:

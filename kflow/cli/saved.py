@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kflow import __version__, durable
-from kflow.cli.loading import choose_actions
+from kflow.cli.loading import choose_actions, plain_path
 from kflow.cli.output import say
 from kflow.errors import UsageError
 from kflow.plan.outputs import find_uses
@@ -105,7 +105,7 @@ def locate_workflow(plan: SavedPlan, file: Path) -> Path:
     UsageError
         If it is not there.
     """
-    found = Path(os.path.relpath(file.parent / plan.workflow))
+    found = Path(os.path.relpath(plain_path(file.parent / plan.workflow)))
     if Path(plan.workflow).is_absolute():
         found = Path(plan.workflow)
     if not found.is_file():
@@ -137,7 +137,7 @@ def require_same(plan: SavedPlan, file: Path, workflow: Path, planner: Planner) 
 def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Action]) -> SavedPlan:
     workflow, file = planner.bound.workflow, wanted.file
     return SavedPlan(
-        workflow=str(file) if file.is_absolute() else os.path.relpath(file, plan.parent),
+        workflow=str(file) if file.is_absolute() else _way(plan, file),
         sha256=hashlib.sha256(workflow.document.source.text.encode("utf-8")).hexdigest(),
         overrides=list(wanted.overrides),
         choice=dict(wanted.choice),
@@ -146,6 +146,15 @@ def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
         versions={"kflow": __version__, "python": platform.python_version()},
         steps=describe_steps(planner, actions),
     )
+
+
+def _way(plan: Path, file: Path) -> str:
+    """Return the path of a file from the folder of a plan, as both are named, unless a link on the way forbids it."""
+    way = os.path.relpath(plain_path(file), plan.parent)
+    folder, name = os.path.split(file)
+    if os.path.realpath(plan.parent / way) == os.path.realpath(file):
+        return way
+    return os.path.relpath(os.path.join(os.path.realpath(folder), name), os.path.realpath(plan.parent))  # noqa: PTH118
 
 
 def _command(plan: SavedPlan, workflow: Path, file: Path) -> str:

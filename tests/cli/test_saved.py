@@ -128,6 +128,18 @@ def test_nothing_is_run_when_something_has_changed_since(folder: Any, tmp_path: 
     assert len(folder.records()) == count
 
 
+def test_a_plan_in_a_linked_folder_finds_its_workflow(folder: Any) -> None:
+    """By whatever way it is named: it is from the folder that the link leads to that the workflow is found."""
+    (folder.path / "far" / "plans").mkdir(parents=True)
+    (folder.path / "plans").symlink_to("far/plans")
+    planned = folder.kflow("plan", "w.yaml", "--until", "x", "-o", "plans/plan.json")
+    done = [folder.kflow("run", f"{place}/plan.json") for place in ("plans", "far/plans")]
+
+    assert planned.returncode == 0, planned.stderr
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert [record.workflow.path for record in folder.records()] == ["w.yaml", "w.yaml"]
+
+
 def test_another_version_is_a_change(folder: Any) -> None:
     """Of Python or of kflow, whose steps could do something else then."""
     from kflow.plan.saved import read_plan
