@@ -53,9 +53,10 @@ def run(
         require_free(output, file, bound.workflow, workspace, kept.root)
     sharing = open_sharing(remote, pushes=False)
     planner = make_planner(bound, kept, workspace, path, sharing)
-    actions = choose_actions(planner, **choice)
+    chosen = choose_actions(planner, **choice).require_results()
+    actions = chosen.actions
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
-    missing = list(_find_missing(bound, actions, workspace))
+    missing = list(_find_missing(bound, chosen.wanted, workspace))
     warn_of(sharing)
     say("\n".join([told, *missing]))
     is_done = not missing and all(action.verdict is Verdict.REUSE for action in actions)
@@ -64,7 +65,7 @@ def run(
     elif is_done and is_steady(file):
         from kflow.run.compiling import Scene, compile_plan
 
-        compile_plan(Scene(file, bound, workspace, kept, before), actions, told)
+        compile_plan(Scene(file, bound, workspace, kept, before), chosen.wanted, told)
     return WORK_TO_DO if tells_by_code and not is_done else 0
 
 

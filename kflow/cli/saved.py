@@ -1,10 +1,11 @@
 """Saved plans on the command line: writing one, and holding a run to it."""
 
+import contextlib
 import hashlib
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from kflow import __version__, durable
 from kflow.cli.loading import choose_actions, plain_path
 from kflow.cli.output import say
-from kflow.errors import UsageError
+from kflow.errors import GoneError, UsageError
 from kflow.plan.outputs import find_uses
 from kflow.plan.planner import Action, Planner
 from kflow.plan.saved import PlanChangedError, SavedPlan, describe_steps, is_saved_plan, read_plan
@@ -123,15 +124,37 @@ def require_same(plan: SavedPlan, file: Path, workflow: Path, planner: Planner) 
         With everything that changed since.
     """
     wanted = Wanted(workflow, plan.overrides, plan.choice)
-    present = _describe(file, wanted, planner, choose_actions(planner, **plan.choice))
-    changes = plan.find_changes(present)
+    chosen = choose_actions(planner, **plan.choice)
+    present = _describe(file, wanted, planner, chosen.actions)
+    changes = plan.find_changes(present) + ([chosen.describe_gap()] if chosen.gap else [])
     if changes:
-        lines = [f"{file} is not what would be run now:", *(f"  {change}" for change in changes)]
-        raise PlanChangedError("\n".join([*lines, f"nothing was run; '{_command(plan, workflow, file)}' plans anew"]))
+        raise _refuse(plan, file, workflow, changes)
     done = plan.find_done(present)
     if done:
         names = ", ".join(done[:5]) + (", ..." if len(done) > 5 else "")
         say(f"{file}: done since it was made, and reused: {names}")
+
+
+@contextlib.contextmanager
+def minding_what_is_gone(plan: SavedPlan | None, file: Path, workflow: Path) -> Iterator[None]:
+    """Refuse a plan whose wishes name what the workflow does not have any more: it has changed since.
+
+    Raises
+    ------
+    PlanChangedError
+        Instead of the error about an option, which nobody has given now.
+    """
+    try:
+        yield
+    except GoneError as error:
+        if plan is None:
+            raise
+        raise _refuse(plan, file, workflow, [f"the file {plan.workflow} was changed", error.change]) from None
+
+
+def _refuse(plan: SavedPlan, file: Path, workflow: Path, changes: Sequence[str]) -> PlanChangedError:
+    lines = [f"{file} is not what would be run now:", *(f"  {change}" for change in changes)]
+    return PlanChangedError("\n".join([*lines, f"nothing was run; '{_command(plan, workflow, file)}' plans anew"]))
 
 
 def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Action]) -> SavedPlan:
