@@ -168,7 +168,8 @@ class Planner:
         changes = differences(before, parts)
         if changes:
             return "; ".join(changes[:4])
-        return hide_values(self.store.explain_miss(key), self.bound.workflow.variables)  # it may name a file
+        workflow = self.bound.workflow
+        return hide_values(self.store.explain_miss(key), workflow.steps[name].variables, workflow.variables)
 
 
 _NEVER = {

@@ -45,7 +45,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     del run.running[name]
     if outcome.origin == "made":
         if outcome.note:
-            step.reason += f"; {_without_values(run, outcome.note)}"
+            step.reason += f"; {_without_values(run, name, outcome.note)}"
         summary = events.summarize(outcome.entry.manifest.outputs.values())
         run.report(events.StepFinished(name, step.kind, step.duration, summary))
     else:
@@ -67,7 +67,7 @@ def _redo_input(run: Run, name: str, upstream: str) -> None:
 def _fail(run: Run, name: str, failure: StepFailure) -> None:
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", _without_values(run, str(failure))
+    step.status, step.error = "failed", _without_values(run, name, str(failure))
     run.has_failed = True
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
@@ -77,9 +77,10 @@ def _fail(run: Run, name: str, failure: StepFailure) -> None:
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
 
 
-def _without_values(run: Run, text: str) -> str:
-    """Put the names of environment variables for their values: these are not for the record."""
-    return hide_values(text, run.bound.workflow.variables)
+def _without_values(run: Run, name: str, text: str) -> str:
+    """Put names for the values of environment variables in what is told of a step: they are not for the record."""
+    workflow = run.bound.workflow
+    return hide_values(text, workflow.steps[name].variables, workflow.variables)
 
 
 def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
@@ -111,8 +112,8 @@ def finish(run: Run, status: Any) -> None:
     record = run.record
     record.status, record.finished = status, now()
     record.duration = round(time.monotonic() - run.began, 3)
-    for step in record.steps.values():  # why the run ended, for those that it ended
-        step.error = step.error and _without_values(run, step.error)
+    for name, step in record.steps.items():  # why the run ended, for those that it ended
+        step.error = step.error and _without_values(run, name, step.error)
     path = close_record(record, run.folder) if run.journal else None
     run.report(ended(record, run.files, path if run.wishes.exports else None, run.unwritten))
 

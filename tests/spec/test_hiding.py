@@ -13,7 +13,7 @@ from kflow.spec.hiding import hide_values
         (' "hunter2" ', 'not  "hunter2" , but hunter2', "not ${env.X}, but ${env.X}"),
         ("'it''s'", "no it's", "no ${env.X}"),
         ("0x1F40", "8000 or 0x1F40", "${env.X} or ${env.X}"),
-        ("1", "try 1 of 11", "try ${env.X} of 11"),
+        ("1", "try 1 of 11 at 127.0.0.1. Not 1.", "try ${env.X} of 11 at 127.0.0.1. Not ${env.X}."),
         ("[first, {a: second}]", "neither first nor second", "neither ${env.X} nor ${env.X}"),
         ("./secret//here/", "/home/secret/here/f.txt is gone", "/home/${env.X}/f.txt is gone"),
         ("../secret", "/home/secret/f.txt is gone", "/home/${env.X}/f.txt is gone"),
@@ -38,3 +38,8 @@ def test_the_longest_value_is_hidden_first_and_no_name_is_a_value() -> None:
     values = {"A": "secret", "B": "secret place", "C": "env."}
 
     assert hide_values("the secret place is a secret", values) == "the ${env.B} is a ${env.A}"
+
+
+def test_a_short_value_of_another_step_is_no_secret_of_this_one() -> None:
+    """It stands in all kinds of texts and means something else; a long one is found wherever it gets to."""
+    assert hide_values("1 in the secret", {}, {"A": "1", "B": "secret"}) == "1 in the ${env.B}"
