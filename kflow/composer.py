@@ -16,12 +16,22 @@ from kflow.errors import WorkflowError
 
 JsonLike: TypeAlias = "bool | int | float | str | list[JsonLike] | dict[str, JsonLike] | None"
 
-# A text and what its aliases stand for stay, together, within these limits.
-MAX_BYTES = 4 * 2**20
 MAX_LEVELS = 64
-MAX_NODES = 200_000
 MAX_DIGITS = 400  # of one number
 MAX_DIAGNOSTICS = 100  # reading stops there
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a text may hold, together with what its aliases stand for, and what to do where it is more."""
+
+    mebibytes: int
+    nodes: int
+    advice: str
+
+
+WRITTEN = Limits(4, 200_000, "keep data in a file of its own and name that file here")
+"""Those of a text that people write."""
 
 _CONSTANTS: dict[str, JsonLike] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -109,6 +119,8 @@ class Composer:
     ----------
     source : Source
         The text that all marks point into.
+    limits : Limits
+        How much it may hold.
     root : JsonLike
         The value, once all parts have been given.
     marks, key_marks : dict of path to Mark
@@ -118,6 +130,7 @@ class Composer:
     """
 
     source: Source
+    limits: Limits = WRITTEN
     root: JsonLike = None
     marks: dict[Path, Mark] = field(default_factory=dict)
     key_marks: dict[Path, Mark] = field(default_factory=dict)
@@ -252,9 +265,10 @@ class Composer:
     def _spend(self, nodes: int, characters: int, mark: Mark) -> None:
         self._nodes += nodes
         self._characters += characters
-        if self._nodes > MAX_NODES or self._characters > MAX_BYTES:
-            message = f"with its aliases, the file holds more than {MAX_NODES:,} values or 4 MiB of text"
-            self.stop(Diagnostic(message, mark, "keep data in a file of its own and name that file here"))
+        most = self.limits
+        if self._nodes > most.nodes or self._characters > most.mebibytes * 2**20:
+            amount = f"{most.nodes:,} values or {most.mebibytes} MiB of text"
+            self.stop(Diagnostic(f"with its aliases, the file holds more than {amount}", mark, most.advice))
 
     def _raise_height(self, height: int) -> None:
         if self._stack:

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from kflow.composer import MAX_BYTES, Composer, JsonLike, resolve
+from kflow.composer import WRITTEN, Composer, JsonLike, Limits, resolve
 from kflow.diagnostics import Diagnostic, Mark, Path, Source, render, visible
 from kflow.errors import UsageError, WorkflowError
 from kflow.syntax import decode, explain, find_escaped, find_hidden
@@ -79,13 +79,15 @@ class Document:
         return self.marks[()]
 
 
-def load_document(path: pathlib.Path) -> Document:
+def load_document(path: pathlib.Path, limits: Limits = WRITTEN) -> Document:
     """Read and parse a file.
 
     Parameters
     ----------
     path : pathlib.Path
         The file; its name as given stands in all diagnostics.
+    limits : Limits
+        How much it may hold; default what `parse_document` says.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def load_document(path: pathlib.Path) -> Document:
     kflow.errors.UsageError: nowhere.yaml: there is no such file; check the name and the current directory
     """
     try:
-        data = _read(path)
+        data = _read(path, limits.mebibytes * 2**20)
     except FileNotFoundError:
         reason = "there is no such file; check the name and the current directory"
     except IsADirectoryError:
@@ -114,20 +116,20 @@ def load_document(path: pathlib.Path) -> Document:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
     else:
-        return parse_document(data, str(path))
+        return parse_document(data, str(path), limits)
     raise UsageError(f"{visible(str(path))}: {reason}")
 
 
-def _read(path: pathlib.Path) -> bytes:
+def _read(path: pathlib.Path, most: int) -> bytes:
     """Read a file, or what is piped in; opening any other pipe or device may wait forever or have effects."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path) == "/dev/stdin"):
         raise OSError(errno.EINVAL, "it is no regular file")
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)  # one more than allowed is enough to refuse it
+        return file.read(most + 1)  # one more than allowed is enough to refuse it
 
 
-def parse_document(text: str | bytes, name: str) -> Document:
+def parse_document(text: str | bytes, name: str, limits: Limits = WRITTEN) -> Document:
     r"""Parse the text of a workflow.
 
     Parameters
@@ -136,6 +138,8 @@ def parse_document(text: str | bytes, name: str) -> Document:
         One YAML document; bytes are UTF-8, with or without a byte order mark.
     name : str
         What diagnostics call the text, such as the path of its file.
+    limits : Limits
+        How much it may hold; default that of a text that people write.
 
     Returns
     -------
@@ -150,16 +154,16 @@ def parse_document(text: str | bytes, name: str) -> Document:
 
     Notes
     -----
-    Scalars follow the core schema of YAML 1.2.2, section 10.3.2. Limits: 4 MiB, 64 levels, 200,000 nodes,
-    400 digits; aliases count with all that they stand for.
+    Scalars follow the core schema of YAML 1.2.2, section 10.3.2. Limits: 64 levels, 400 digits, and by
+    default 4 MiB and 200,000 nodes; aliases count with all that they stand for.
 
     Examples
     --------
     >>> parse_document("rate: 1e-3\nlast: no", "a.yaml").value
     {'rate': 0.001, 'last': 'no'}
     """
-    source = decode(text, name)
-    composer = _compose(source)
+    source = decode(text, name, limits)
+    composer = _compose(source, limits)
     root = composer.root
     if root is None:
         composer.stop(Diagnostic("the file is empty", Mark(1, 1), "a workflow starts with 'kflow: 1'"))
@@ -269,9 +273,9 @@ def _plain(source: Source) -> JsonLike:
     return resolve(source.text)
 
 
-def _compose(source: Source) -> Composer:
+def _compose(source: Source, limits: Limits = WRITTEN) -> Composer:
     """Read all events of a text; WorkflowError with everything that is wrong with it."""
-    reader = _Reader(Composer(source))
+    reader = _Reader(Composer(source, limits))
     composer = reader.composer
     event: _Event = None
     try:

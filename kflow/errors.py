@@ -123,6 +123,25 @@ class UsageError(KflowError):
     exit_code = 2
 
 
+class GoneError(UsageError):
+    """An option names what the workflow does not have.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong with the option.
+    change : str
+        The same of a workflow that had it when the option was written down.
+    """
+
+    def __init__(self, message: str, change: str) -> None:
+        self.change = change
+        super().__init__(message, change)  # the arguments, so that the error can be pickled
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Interrupted(KflowError):  # noqa: N818 - being stopped by the user is no error
     """The user stopped the run; the code is that of a process ended by SIGINT."""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-from kflow.composer import MAX_BYTES, MAX_LEVELS
+from kflow.composer import MAX_LEVELS, WRITTEN, Limits
 from kflow.diagnostics import Diagnostic, Source, visible
 from kflow.errors import WorkflowError
 
@@ -46,15 +46,17 @@ _PLAIN_WORDS = (
 )
 
 
-def decode(text: str | bytes, name: str) -> Source:
+def decode(text: str | bytes, name: str, limits: Limits = WRITTEN) -> Source:
     r"""Check the size, the encoding and the characters of a text.
 
     Parameters
     ----------
     text : str or bytes
-        At most 4 MiB; bytes are UTF-8.
+        Bytes are UTF-8.
     name : str
         What diagnostics call the text.
+    limits : Limits
+        How large it may be; default 4 MiB.
 
     Returns
     -------
@@ -72,9 +74,9 @@ def decode(text: str | bytes, name: str) -> Source:
     'café: 1'
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if len(data) > MAX_BYTES:
-        hint = "keep data in a file of its own and name that file here"
-        raise WorkflowError([Diagnostic("the file is larger than 4 MiB", None, hint)], Source(name, ""))
+    if len(data) > limits.mebibytes * 2**20:
+        message = f"the file is larger than {limits.mebibytes} MiB"
+        raise WorkflowError([Diagnostic(message, None, limits.advice)], Source(name, ""))
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")

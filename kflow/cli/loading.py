@@ -4,8 +4,8 @@ import contextlib
 import errno
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from kflow.workspace import Workspace
 
 if TYPE_CHECKING:
     from kflow.plan.planner import Action, Planner
+    from kflow.plan.select import Needs
     from kflow.run.sharing import Sharing
     from kflow.store.store import Store
 
@@ -45,9 +46,23 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
+def plain_path(file: Path) -> str:
+    """Return the shortest path of the file that the system opens: behind a link '..' leads to where the link leads."""
+    folder, name = os.path.split(file)
+    short = os.path.normpath(file)
+    if os.path.realpath(os.path.dirname(short)) == os.path.realpath(folder):  # noqa: PTH120
+        return short
+    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
+
+
+def is_steady(file: Path) -> bool:
+    """Tell whether there is no '..' behind a link in a path: where that link leads is not watched."""
+    return plain_path(file) == os.path.normpath(file)
+
+
 def open_workspace(file: Path) -> Workspace:
     """Return the workspace of a workflow file: its folder."""
-    return Workspace(Path(os.path.abspath(file)).parent)  # noqa: PTH100  resolve() would follow links
+    return Workspace(Path(os.path.abspath(plain_path(file))).parent)  # noqa: PTH100  resolve() would follow links
 
 
 def load_workflow(
@@ -86,7 +101,7 @@ def load_workflow(
     if file.suffix == ".json":
         _refuse_plan(file)
     with contextlib.suppress(OSError, ValueError):  # reading it tells why
-        workspace.note(os.path.abspath(file))  # noqa: PTH100  resolve() would follow links
+        workspace.note(os.path.abspath(plain_path(file)))  # noqa: PTH100  resolve() would follow links
     try:
         with making_what_stays():
             document: Document = load_document(file)
@@ -160,6 +175,30 @@ def warn_of(sharing: "Sharing | None") -> None:
         say(f"warning: the remote is not used: {sharing.remote.failure}", to_error=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The verdicts on the steps that were chosen, and on all that a run of them would come to."""
+
+    actions: "Sequence[Action]"
+    wanted: "Sequence[Action]"
+    """With those of the steps that they need."""
+    gap: "tuple[str, Action] | None"
+    """A chosen step, and one that it needs, is not chosen, and has no result."""
+
+    def describe_gap(self) -> str:
+        """Say what is missing; nothing where there is no gap."""
+        if self.gap is None:
+            return ""
+        user, action = self.gap
+        return f"step {user!r} needs {action.step!r}, which is not chosen and has no result to reuse ({action.reason})"
+
+    def require_results(self) -> "Chosen":
+        """Return the same; UsageError where it could not be run."""
+        if self.gap is not None:
+            raise UsageError(f"{self.describe_gap()}; '--until {self.gap[0]}' runs what a step needs as well")
+        return self
+
+
 def choose_actions(
     planner: "Planner",
     *,
@@ -167,15 +206,14 @@ def choose_actions(
     first: Sequence[str] = (),
     last: Sequence[str] = (),
     is_forced: bool = False,
-) -> list["Action"]:
+) -> Chosen:
     """Return the verdicts on the steps that were chosen.
 
     Raises
     ------
     UsageError
-        If a step is not there, or needs the result of one that was not chosen and is not in the store.
+        If a step is not there, or the choice is none.
     """
-    from kflow.plan.planner import Verdict
     from kflow.plan.select import needed, select_steps
 
     needs = planner.bound.needs
@@ -183,15 +221,19 @@ def choose_actions(
     with making_what_stays():
         actions = planner.preview(frozenset(needs) if selected is None else selected, is_forced=is_forced)
     if selected is None:
-        return actions
-    outside = needed(needs, selected) - selected
-    for action in actions:
-        if action.step in outside and action.verdict is not Verdict.REUSE:
+        return Chosen(actions, actions, None)
+    around = needed(needs, selected)
+    wanted = [action for action in actions if action.step in around]
+    chosen = [action for action in wanted if action.step in selected]
+    return Chosen(chosen, wanted, _find_gap(needs, selected, wanted))
+
+
+def _find_gap(needs: "Needs", selected: Collection[str], wanted: "Sequence[Action]") -> "tuple[str, Action] | None":
+    from kflow.plan.planner import Verdict
+    from kflow.plan.select import select_steps
+
+    for action in wanted:
+        if action.step not in selected and action.verdict is not Verdict.REUSE:
             followers = select_steps(needs, first=[action.step]) or frozenset()
-            user = next(name for name in needs if name in selected & followers)
-            message = (
-                f"step {user!r} needs {action.step!r}, which is not chosen and has no result to reuse "
-                f"({action.reason}); '--until {user}' runs what a step needs as well"
-            )
-            raise UsageError(message)
-    return [action for action in actions if action.step in selected]
+            return next(name for name in needs if name in selected and name in followers), action
+    return None

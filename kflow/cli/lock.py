@@ -1,10 +1,9 @@
 """``kflow lock``: write down what a workflow gave."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides
+from kflow.cli.loading import load_workflow, open_store, open_workspace, parse_overrides, plain_path
 from kflow.cli.output import say
 from kflow.run.lock import make_lock, own_lock_path, require_free, write_lock
 from kflow.run.previous import make_planner
@@ -16,7 +15,7 @@ def run(file: Path, overrides: Sequence[str], store: Path | None) -> int:
     bound = load_workflow(file, parse_overrides(overrides), workspace, store, writes=False)
     path = own_lock_path(file)
     require_free(path)
-    planner = make_planner(bound, open_store(store), workspace, os.path.normpath(file))
+    planner = make_planner(bound, open_store(store), workspace, plain_path(file))
     lock = make_lock(bound.workflow.name, planner.preview())
     write_lock(lock, path)
     say(f"{path}: {len(lock.steps)} steps locked")

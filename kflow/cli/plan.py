@@ -1,17 +1,18 @@
 """``kflow plan``: tell what a run would do, and why."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kflow.cli.loading import (
     choose_actions,
+    is_steady,
     load_workflow,
     open_sharing,
     open_store,
     open_workspace,
     parse_overrides,
+    plain_path,
     warn_of,
 )
 from kflow.cli.output import say
@@ -45,25 +46,26 @@ def run(
     before = installed()
     workspace = open_workspace(file)
     bound = load_workflow(file, parse_overrides(overrides), workspace, store)
-    kept = open_store(store)
+    path, kept = plain_path(file), open_store(store)
     if output is not None:
         from kflow.cli.saved import Wanted, require_free, save_plan
 
         require_free(output, file, bound.workflow, workspace, kept.root)
     sharing = open_sharing(remote, pushes=False)
-    planner = make_planner(bound, kept, workspace, os.path.normpath(file), sharing)
-    actions = choose_actions(planner, **choice)
+    planner = make_planner(bound, kept, workspace, path, sharing)
+    chosen = choose_actions(planner, **choice).require_results()
+    actions = chosen.actions
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
-    missing = list(_find_missing(bound, actions, workspace))
+    missing = list(_find_missing(bound, chosen.wanted, workspace))
     warn_of(sharing)
     say("\n".join([told, *missing]))
     is_done = not missing and all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:
         save_plan(output, Wanted(file, overrides, choice), planner, actions)
-    elif is_done:
+    elif is_done and is_steady(file):
         from kflow.run.compiling import Scene, compile_plan
 
-        compile_plan(Scene(file, bound, workspace, kept, before), actions, told)
+        compile_plan(Scene(file, bound, workspace, kept, before), chosen.wanted, told)
     return WORK_TO_DO if tells_by_code and not is_done else 0
 
 

@@ -1,7 +1,6 @@
 """``kflow run``: run a workflow."""
 
 import io
-import os
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 from kflow.cli import heed_no_more
 from kflow.cli.loading import (
     choose_actions,
+    is_steady,
     load_workflow,
     open_sharing,
     open_store,
     open_workspace,
     parse_overrides,
+    plain_path,
     warn_of,
 )
-from kflow.cli.saved import find_plan, locate_workflow, require_same
+from kflow.cli.saved import find_plan, locate_workflow, minding_what_is_gone, require_same
 from kflow.errors import UsageError
 from kflow.plan.planner import Planner
 from kflow.plan.resolve import Bound
@@ -55,20 +56,21 @@ def run(
         file, overrides, choice = locate_workflow(plan, file), plan.overrides, plan.choice
     sharing = open_sharing(remote, pushes=pushes)
     workspace = open_workspace(file)
-    bound = load_workflow(file, parse_overrides(overrides), workspace, store)
-    path, kept = os.path.normpath(file), open_store(store)
     is_forced, names = choice["is_forced"], {name: choice[name] for name in ("only", "first", "last")}
-    selected = select_steps(bound.needs, **names)
+    with minding_what_is_gone(plan, given, file):
+        bound = load_workflow(file, parse_overrides(overrides), workspace, store)
+        selected = select_steps(bound.needs, **names)
+    path, kept = plain_path(file), open_store(store)
     lock = _check_lock(bound, file, make_planner(bound, kept, workspace, path), selected) if is_locked else None
     if plan is not None:
         require_same(plan, given, file, make_planner(bound, kept, workspace, path, sharing))
     elif selected is not None:
-        # Refuses what could not be run.
-        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice)
+        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice).require_results()
         warn_of(sharing)
 
     def compile_it(done: Run) -> None:
-        compile_run(Scene(file, bound, workspace, kept, before), done, _render)
+        if is_steady(given):
+            compile_run(Scene(file, bound, workspace, kept, before), done, _render)
 
     console = Console(is_debug=is_debug)
     try:

@@ -1,18 +1,19 @@
 """Saved plans on the command line: writing one, and holding a run to it."""
 
+import contextlib
 import hashlib
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kflow import __version__, durable
-from kflow.cli.loading import choose_actions
+from kflow.cli.loading import choose_actions, plain_path
 from kflow.cli.output import say
-from kflow.errors import UsageError
+from kflow.errors import GoneError, UsageError
 from kflow.plan.outputs import find_uses
 from kflow.plan.planner import Action, Planner
 from kflow.plan.saved import PlanChangedError, SavedPlan, describe_steps, is_saved_plan, read_plan
@@ -105,7 +106,7 @@ def locate_workflow(plan: SavedPlan, file: Path) -> Path:
     UsageError
         If it is not there.
     """
-    found = Path(os.path.relpath(file.parent / plan.workflow))
+    found = Path(os.path.relpath(plain_path(file.parent / plan.workflow)))
     if Path(plan.workflow).is_absolute():
         found = Path(plan.workflow)
     if not found.is_file():
@@ -123,21 +124,43 @@ def require_same(plan: SavedPlan, file: Path, workflow: Path, planner: Planner) 
         With everything that changed since.
     """
     wanted = Wanted(workflow, plan.overrides, plan.choice)
-    present = _describe(file, wanted, planner, choose_actions(planner, **plan.choice))
-    changes = plan.find_changes(present)
+    chosen = choose_actions(planner, **plan.choice)
+    present = _describe(file, wanted, planner, chosen.actions)
+    changes = plan.find_changes(present) + ([chosen.describe_gap()] if chosen.gap else [])
     if changes:
-        lines = [f"{file} is not what would be run now:", *(f"  {change}" for change in changes)]
-        raise PlanChangedError("\n".join([*lines, f"nothing was run; '{_command(plan, workflow, file)}' plans anew"]))
+        raise _refuse(plan, file, workflow, changes)
     done = plan.find_done(present)
     if done:
         names = ", ".join(done[:5]) + (", ..." if len(done) > 5 else "")
         say(f"{file}: done since it was made, and reused: {names}")
 
 
+@contextlib.contextmanager
+def minding_what_is_gone(plan: SavedPlan | None, file: Path, workflow: Path) -> Iterator[None]:
+    """Refuse a plan whose wishes name what the workflow does not have any more: it has changed since.
+
+    Raises
+    ------
+    PlanChangedError
+        Instead of the error about an option, which nobody has given now.
+    """
+    try:
+        yield
+    except GoneError as error:
+        if plan is None:
+            raise
+        raise _refuse(plan, file, workflow, [f"the file {plan.workflow} was changed", error.change]) from None
+
+
+def _refuse(plan: SavedPlan, file: Path, workflow: Path, changes: Sequence[str]) -> PlanChangedError:
+    lines = [f"{file} is not what would be run now:", *(f"  {change}" for change in changes)]
+    return PlanChangedError("\n".join([*lines, f"nothing was run; '{_command(plan, workflow, file)}' plans anew"]))
+
+
 def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Action]) -> SavedPlan:
     workflow, file = planner.bound.workflow, wanted.file
     return SavedPlan(
-        workflow=str(file) if file.is_absolute() else os.path.relpath(file, plan.parent),
+        workflow=str(file) if file.is_absolute() else _way(plan, file),
         sha256=hashlib.sha256(workflow.document.source.text.encode("utf-8")).hexdigest(),
         overrides=list(wanted.overrides),
         choice=dict(wanted.choice),
@@ -146,6 +169,15 @@ def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
         versions={"kflow": __version__, "python": platform.python_version()},
         steps=describe_steps(planner, actions),
     )
+
+
+def _way(plan: Path, file: Path) -> str:
+    """Return the path of a file from the folder of a plan, as both are named, unless a link on the way forbids it."""
+    way = os.path.relpath(plain_path(file), plan.parent)
+    folder, name = os.path.split(file)
+    if os.path.realpath(plan.parent / way) == os.path.realpath(file):
+        return way
+    return os.path.relpath(os.path.join(os.path.realpath(folder), name), os.path.realpath(plan.parent))  # noqa: PTH118
 
 
 def _command(plan: SavedPlan, workflow: Path, file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from kflow.imports import SOURCES
 from kflow.spec.base import NotFingerprinted, Path_, StepSpec, references
 from kflow.spec.references import names_used
-from kflow.spec.types import InputPath, Origin, Symbol
+from kflow.spec.types import InputPath, NameAlone, Origin, Symbol
 from kflow.spec.workflow import Step
 
 SCHEME = 2
@@ -48,7 +48,7 @@ def components(
     libraries : mapping of str to str
         The versions of the libraries that compute the result, those that user modules import included.
     variables : mapping of str to str
-        The environment variables that change what these libraries compute; those that the step names are its own.
+        The environment variables that change what these libraries compute; those that fields use are the step's own.
     seed : int
         The seed; left out for a kind that draws no random numbers.
     gpus : int
@@ -61,13 +61,14 @@ def components(
     dict
         JSON values only.
     """
-    spec = step.spec
+    spec, written = step.spec, _written(step)
+    own = {name: step.variables[name] for name in sorted(set(names_used(written, "env")))}
     parts: dict[str, Any] = {
         "scheme": SCHEME,
         "kind": spec.kind,
         "version": spec.version,
-        "fields": _fields(step),
-        "environ": {name: _sha256(value) for name, value in {**variables, **step.variables}.items()},
+        "fields": _fields(step, written),
+        "environ": {name: _sha256(value) for name, value in {**variables, **own}.items()},
         "inputs": dict(inputs),
         "files": dict(files),
         "code": dict(code),
@@ -82,7 +83,17 @@ def components(
     return parts
 
 
-def _fields(step: Step) -> dict[str, Any]:
+def _written(step: Step) -> dict[str, Any]:
+    """Return the fields that matter and use environment variables, as they are written; of a path perhaps its name."""
+    if not step.variables:
+        return {}
+    idle, named = _idle_fields(type(step.spec)), _named_fields(type(step.spec))
+    mattering = {name: value for name, value in step.fields.items() if name not in idle}
+    mattering |= {name: value.rpartition("/")[2] for name, value in mattering.items() if name in named}
+    return {name: value for name, value in mattering.items() if any(names_used(value, "env"))}
+
+
+def _fields(step: Step, written: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that matter, typed and complete: writing a default down, or 1 for 1.0, changes nothing."""
     fields = step.spec.model_dump(mode="json")
     # One path may be written in many ways.
@@ -90,9 +101,7 @@ def _fields(step: Step) -> dict[str, Any]:
         if ("./" in text or "//" in text) and isinstance(text, InputPath | Origin | Symbol):
             _replace(fields, path, text.plain)
     # The value of an environment variable must not get into a record: such a field stays as it is written.
-    for name, value in step.fields.items():
-        if name in fields and any(names_used(value, "env")):
-            fields[name] = copy.deepcopy(value)
+    fields |= copy.deepcopy(dict(written))
     # The names of steps stay out as well: their content stands under inputs, and renaming one changes nothing.
     for path, _ in references(step.texts):
         _replace(fields, path, "${}")
@@ -106,8 +115,14 @@ def _idle_fields(kind: type[StepSpec]) -> frozenset[str]:
     return frozenset(
         name
         for name, info in kind.model_fields.items()
-        if any(isinstance(each, NotFingerprinted) for each in info.metadata)
+        if info.exclude or any(isinstance(each, NotFingerprinted) for each in info.metadata)
     )
+
+
+@cache
+def _named_fields(kind: type[StepSpec]) -> frozenset[str]:
+    """Return the fields of a kind of whose path the name alone matters."""
+    return frozenset(name for name, info in kind.model_fields.items() if NameAlone in info.metadata)
 
 
 def _replace(fields: dict[str, Any], path: Path_, value: str) -> None:

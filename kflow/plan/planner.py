@@ -1,5 +1,6 @@
 """The verdict on each step: run, reuse, or wait for a step that has to run first; each with its reason."""
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,6 +9,9 @@ from typing import Any, Protocol
 from kflow.plan.fingerprint import components, differences, fingerprint
 from kflow.plan.resolve import Bound
 from kflow.spec.base import input_paths, modules
+from kflow.spec.hiding import hide_values
+from kflow.spec.references import names_used
+from kflow.spec.types import Symbol
 from kflow.spec.workflow import Step
 
 
@@ -140,8 +144,10 @@ class Planner:
         files = {_dotted(path): around.file_digest(file) for path, file in input_paths(step.texts)}
         code: dict[str, str] = {}
         libraries = dict(around.versions(step.libraries))
+        written = _written_modules(step)
         for module in modules(step.texts):
-            code |= around.code_digests(module)
+            digests = around.code_digests(module)
+            code |= _rename(digests, written[module]) if module in written else digests
             libraries |= around.imported_versions(module)
         return components(
             step,
@@ -160,7 +166,10 @@ class Planner:
         if before is None:
             return _NEVER[self.unfinished.get(name)]
         changes = differences(before, parts)
-        return "; ".join(changes[:4]) if changes else self.store.explain_miss(key)
+        if changes:
+            return "; ".join(changes[:4])
+        workflow = self.bound.workflow
+        return hide_values(self.store.explain_miss(key), workflow.steps[name].variables, workflow.variables)
 
 
 _NEVER = {
@@ -168,6 +177,22 @@ _NEVER = {
     "failed": "never finished before: it failed",
     "interrupted": "never finished before: it was interrupted",
 }
+
+
+def _written_modules(step: Step) -> dict[str, str]:
+    """Return the modules that a step names by way of variables, each with what the workflow says in its place."""
+    symbols = [(path, text) for path, text in step.texts if isinstance(text, Symbol)] if step.variables else []
+    written = {text.module: step.as_written(path) for path, text in symbols}
+    uses = {module: text for module, text in written.items() if any(names_used(text, "env"))}
+    return {module: text.rpartition(":")[0] or text for module, text in uses.items()}
+
+
+def _rename(digests: Mapping[str, str], module: str) -> dict[str, str]:
+    """Call the files of a module, itself in front, by what the workflow calls it: a record holds no value."""
+    first = next(iter(digests))
+    folder = os.path.dirname(first)  # noqa: PTH120
+    names = {path: f"{os.path.relpath(path, folder or '.')} of {module}" for path in digests} | {first: module}
+    return {names[path]: digest for path, digest in digests.items()}
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from kflow.diagnostics import suggest
-from kflow.errors import UsageError
+from kflow.errors import GoneError, UsageError
 
 Needs = Mapping[str, Sequence[str]]
 
@@ -31,8 +31,10 @@ def select_steps(
 
     Raises
     ------
+    GoneError
+        If a step is not there, or nothing is left.
     UsageError
-        If a step is not there, `only` is mixed with the others, or nothing is left.
+        If `only` is mixed with the others.
 
     Examples
     --------
@@ -55,7 +57,7 @@ def select_steps(
         found &= needed(needs, last)
     if not found:
         message = f"no step lies between {', '.join(first)} and {', '.join(last)}"
-        raise UsageError(message)
+        raise GoneError(message, f"{message} now")
     return frozenset(found)
 
 
@@ -84,5 +86,4 @@ def _check_names(needs: Needs, wishes: Mapping[str, Sequence[str]]) -> None:
         for name in names:
             if name not in needs:
                 hint = suggest(name, tuple(needs)) or f"there are {', '.join(list(needs)[:10])}"
-                message = f"{option} {name}: there is no step {name!r}; {hint}"
-                raise UsageError(message)
+                raise GoneError(f"{option} {name}: there is no step {name!r}; {hint}", f"step {name!r} is gone")

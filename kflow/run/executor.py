@@ -21,7 +21,7 @@ from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
-from kflow.run.outcomes import end_step, fail, finish, hide_variables, keep, note_log
+from kflow.run.outcomes import end_step, fail, finish, keep, note_log, without_values
 from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
@@ -227,7 +227,7 @@ def _give_up(run: Run, status: Literal["interrupted", "failed"], error: str | No
         note_log(run, name)
     if error and run.at:
         step = run.record.steps[run.at]
-        step.error = hide_variables(run, run.at, error)
+        step.error = without_values(run, run.at, error)
         if step.status not in {"run", "reused"}:  # else it is done, and differs from what was promised
             step.status = "failed"
     with contextlib.suppress(OSError):

@@ -37,6 +37,7 @@ def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
 def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
     """Say all that a worker must know, but for the place to write to."""
     name, step = action.step, run.bound.workflow.steps[action.step]
+    sources = {module: run.workspace.sources(module) for module in modules(step.texts)}
     return {
         "kind": step.spec.kind,
         "root": str(run.workspace.root),
@@ -45,8 +46,9 @@ def _task(run: Run, action: Action, gpus: int) -> dict[str, Any]:
         "seed": run.bound.workflow.seed,
         "gpus": gpus,
         "artifacts": _inputs(run, name),
-        "sources": {module: run.workspace.sources(module) for module in modules(step.texts)},
-        "code": (action.components or {}).get("code", {}),
+        "sources": sources,
+        # Not by the names in the components, which are those of variables where such say where the code lies.
+        "code": {path: text for module in sources for path, text in run.workspace.code_digests(module).items()},
         "libraries": _libraries(run, action),
     }
 

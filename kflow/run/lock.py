@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kflow import durable
+from kflow.composer import Limits
 from kflow.document import dump_document, load_document
 from kflow.errors import PromiseError, UsageError
 from kflow.plan.fingerprint import canonical_json, differences
@@ -19,6 +20,8 @@ from kflow.plan.planner import Action, Verdict
 from kflow.store.entry import Entry
 
 FORMAT = 1
+_LIMITS = Limits(64, 3_200_000, "divide the workflow, so that its locks are smaller")
+"""Sixteen times those of a workflow: of each step a lock says more than the workflow does."""
 _HEAD = "What {name} gave; 'kflow lock' writes this file and 'kflow run --locked' compares with it."
 
 
@@ -181,7 +184,7 @@ def read_lock(path: Path) -> Lock:
     if not path.exists():
         message = f"there is no {path}; 'kflow lock' writes it"
         raise UsageError(message)
-    value = load_document(path).value if path.read_bytes().strip() else {}
+    value = load_document(path, _LIMITS).value if path.read_bytes().strip() else {}
     steps = value.get("steps")
     if value.get("kflow-lock") != FORMAT or not isinstance(steps, dict) or not all(map(_is_step, steps.values())):
         message = f"{path} is no lock of this version of kflow; 'kflow lock' writes it anew"

@@ -13,6 +13,7 @@ from kflow.run.exports import find_exports
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
 from kflow.run.steps import Cancelled, InputDamaged, StepFailure
+from kflow.spec.hiding import hide_values
 from kflow.store.entry import Entry
 
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
@@ -38,7 +39,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     del run.running[name]
     if outcome.origin == "made":
         if outcome.note:
-            step.reason += f"; {outcome.note}"
+            step.reason += f"; {without_values(run, name, outcome.note)}"
         summary = events.summarize(outcome.entry.manifest.outputs.values())
         run.report(events.StepFinished(name, step.kind, step.duration, summary))
     else:
@@ -86,7 +87,7 @@ def fail(run: Run, name: str, failure: StepFailure) -> None:
     """Note that a step failed, and tell why; what hangs on it will not be started."""
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", hide_variables(run, name, str(failure))
+    step.status, step.error = "failed", without_values(run, name, str(failure))
     run.has_failed = True
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
@@ -96,11 +97,10 @@ def fail(run: Run, name: str, failure: StepFailure) -> None:
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
 
 
-def hide_variables(run: Run, name: str, text: str) -> str:
-    """Put the names of a step's environment variables for their values: these are not for the record."""
-    for variable, value in run.bound.workflow.steps[name].variables.items():
-        text = text.replace(value, f"${{env.{variable}}}") if value else text
-    return text
+def without_values(run: Run, name: str, text: str) -> str:
+    """Put names for the values of environment variables in what is told of a step: they are not for the record."""
+    workflow = run.bound.workflow
+    return hide_values(text, workflow.steps[name].variables, workflow.variables)
 
 
 def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
@@ -109,11 +109,11 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     run.digests |= {f"{name}.{output}": digest for output, digest in entry.digests.items()}
     step = run.record.steps[name]
     step.status = status
-    spec = run.bound.workflow.steps[name].spec
+    spec, variables = run.bound.workflow.steps[name].spec, run.bound.workflow.steps[name].variables
     exports = {each.output: each for each in find_exports(spec, entry, run.workspace)} if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
         export = exports.get(output)
-        shown = hide_variables(run, name, export.text) if export else None
+        shown = hide_values(export.text, variables) if export else None
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if export:
             export.put_in_place()

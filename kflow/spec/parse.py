@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kflow.diagnostics import Diagnostic, suggest, visible
 from kflow.document import Document, parse_scalar
-from kflow.errors import UsageError
+from kflow.errors import GoneError, UsageError
 from kflow.spec.base import Path_, StepSpec, find_texts, map_texts
 from kflow.spec.complaints import describe_errors, describe_value
 from kflow.spec.references import (
@@ -119,7 +119,7 @@ def parse_workflow(
 
     Raises
     ------
-    UsageError
+    GoneError
         If an override names no param.
     """
     header, diagnostics = _parse_header(document)
@@ -185,7 +185,7 @@ def override(params: Mapping[str, Any], overrides: Mapping[str, Any], within: st
 
     Raises
     ------
-    UsageError
+    GoneError
         If there is no param of that name.
 
     Examples
@@ -205,7 +205,7 @@ def override(params: Mapping[str, Any], overrides: Mapping[str, Any], within: st
             hint = f"{within + head!r} is no mapping"
         if hint:
             message = f"--set {within}{name}: there is no param {within + name!r}; {hint}"
-            raise UsageError(message)
+            raise GoneError(message, f"param {within}{name} is gone")
         result[head] = override(inner, {rest: value}, f"{within}{head}.") if rest and inner is not None else value
     return result
 

@@ -55,7 +55,7 @@ class Step:
     fields: Mapping[str, Any]
     """The fields after substitution of params, with environment variables left as ``${env.X}``."""
     variables: Mapping[str, str]
-    """The environment variables that the fields use."""
+    """The environment variables that the fields use, whether they can change the result or not."""
     texts: tuple[tuple[Path_, str], ...] = field(init=False, repr=False)
     """Every text inside the spec with its path; gathered once, because all of planning asks for it."""
 
@@ -66,6 +66,15 @@ class Step:
         texts = tuple(find_texts(self.spec))
         object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "runs_code", any(isinstance(text, _CODE) for _, text in texts))
+
+    def as_written(self, path: Path_) -> Any:
+        """Return what the workflow says at the path of a text; where a variable holds more than that, the way to it."""
+        value: Any = self.fields
+        for number, part in enumerate(path):
+            if isinstance(value, str):
+                return ".".join([value, *map(str, path[number:])])
+            value = value[part]
+        return value
 
     @property
     def is_random(self) -> bool:
@@ -105,3 +114,9 @@ class Workflow:
     seed: int
     params: Mapping[str, Any]
     steps: Mapping[str, Step]
+    variables: Mapping[str, str] = field(init=False, repr=False)
+    """The environment variables that the steps use: an error of one may tell of what another one was given."""
+
+    def __post_init__(self) -> None:
+        variables = {name: value for step in self.steps.values() for name, value in step.variables.items()}
+        object.__setattr__(self, "variables", variables)

@@ -37,4 +37,5 @@ def test_places_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert open_store(None).root == tmp_path / ".kflow"
     assert open_store(Path("a/../b")).root == tmp_path / "b"
     assert open_workspace(Path("sub/w.yaml")).root == tmp_path / "sub"
+    assert open_workspace(Path("sub/../w.yaml")).root == tmp_path
     assert list(tmp_path.iterdir()) == []

@@ -81,3 +81,30 @@ def test_a_file_that_a_run_would_put_back_is_work_to_do(make_folder: MakeFolder)
     assert told[2].stdout.endswith("out/m.keras of step s is not there; a run puts it in place\n")
     assert made.read_bytes() == content
     assert folder.statuses() == {"m": "reused", "s": "reused"}
+
+
+NEEDED = """
+kflow: 1
+name: needed
+steps:
+  m: {kind: build_model, layers: [{Input: {shape: [2]}}, {Dense: {units: 1}}]}
+  s: {kind: save_model, model: "${m}", filepath: out/m.keras}
+  again: {kind: load_model, filepath: "${s.file}"}
+"""
+
+
+def test_a_part_puts_back_what_it_needs(make_folder: MakeFolder) -> None:
+    """A run of chosen steps does so for those that they need, and the plan of the same says it, however often."""
+    folder = make_folder(NEEDED)
+    ran = folder.kflow("run", "w.yaml")
+    made = folder.path / "out" / "m.keras"
+    part = ("plan", "w.yaml", "--only", "again", "--exit-code")
+    told = [folder.kflow(*part)]
+    made.unlink()
+    told += [folder.kflow(*part) for _ in range(2)]
+    folder.kflow("run", "w.yaml", "--only", "again")
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [each.returncode for each in told] == [0, 3, 3]
+    assert told[1].stdout.endswith("1 to reuse\nout/m.keras of step s is not there; a run puts it in place\n")
+    assert made.exists()

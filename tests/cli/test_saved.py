@@ -128,6 +128,50 @@ def test_nothing_is_run_when_something_has_changed_since(folder: Any, tmp_path: 
     assert len(folder.records()) == count
 
 
+PARTS: dict[str, tuple[Callable[[Any, Path], None], list[str]]] = {
+    "need": (
+        lambda _, store: shutil.rmtree(store / "entries"),
+        [
+            "step 'x' was to be run, and waits for digits now",
+            "step 'x' needs 'digits', which is not chosen and has no result to reuse (its result is not in the store)",
+        ],
+    ),
+    "step": (_edit("  x:", "  y:"), ["the file w.yaml was changed", "step 'x' is gone"]),
+    "param": (_edit("{end: 40}", "{last: 40, end2: 1}"), ["the file w.yaml was changed", "param end is gone"]),
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_a_plan_of_a_part_is_refused_like_any_other(folder: Any, tmp_path: Path, what: str) -> None:
+    """What its options name may be gone, or need what is gone; nobody has given such an option now."""
+    change, words = PARTS[what]
+    assert folder.kflow("run", "w.yaml", "--until", "x").returncode == 0
+    folder.kflow("plan", "w.yaml", "--set", "end=30", "--only", "x", "-o", "plan.json")
+    change(folder, tmp_path / "store")
+
+    done = folder.kflow("run", "plan.json")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "plan.json is not what would be run now:",
+        *(f"  {each}" for each in words),
+        "nothing was run; 'kflow plan w.yaml --set end=30 --only x -o plan.json' plans anew",
+    ]
+    assert len(folder.records()) == 1
+
+
+def test_a_plan_in_a_linked_folder_finds_its_workflow(folder: Any) -> None:
+    """By whatever way it is named: it is from the folder that the link leads to that the workflow is found."""
+    (folder.path / "far" / "plans").mkdir(parents=True)
+    (folder.path / "plans").symlink_to("far/plans")
+    planned = folder.kflow("plan", "w.yaml", "--until", "x", "-o", "plans/plan.json")
+    done = [folder.kflow("run", f"{place}/plan.json") for place in ("plans", "far/plans")]
+
+    assert planned.returncode == 0, planned.stderr
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert [record.workflow.path for record in folder.records()] == ["w.yaml", "w.yaml"]
+
+
 def test_another_version_is_a_change(folder: Any) -> None:
     """Of Python or of kflow, whose steps could do something else then."""
     from kflow.plan.saved import read_plan

@@ -129,6 +129,39 @@ def test_a_variable_counts_by_its_digest() -> None:
     assert one["environ"]["SET"] == hashlib.sha256(b"secret").hexdigest()
 
 
+PREDICT = {"kind": "predict", "model": "${m}", "x": "${x}"}
+SAVE = {"kind": "save_model", "model": "${m}"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({**FIT, "retries": "${env.V}", "timeout": "${env.V}", "description": "of ${env.V}"}, False),
+        ({**FIT, "checkpoint": {"every": "${env.V}"}}, False),
+        ({**FIT, "resources": {"memory": "${env.V}"}}, False),
+        ({**FIT, "epochs": "${env.V}", "retries": "${env.V}"}, True),
+        ({**PREDICT, "to_file": "${env.V}/x.npy"}, False),
+        ({**FETCH, "mirrors": ["https://h/${env.V}"], "timeouts": {"read": "${env.V}"}}, False),
+        ({**SAVE, "filepath": "${env.V}/m.keras"}, False),
+        ({**SAVE, "filepath": "a/${env.V}.keras"}, True),
+        ({"kind": "plot_history", "history": "${h}", "to_file": "${env.V}/h.png", "title": "$${env.V}"}, False),
+    ],
+)
+def test_a_variable_counts_where_its_field_does(fields: dict[str, Any], counts: bool) -> None:
+    """Another place to write to, or more patience, is the same computation."""
+    one, two = (components(step(fields, V=value), **INPUTS) for value in ("5", "6"))
+
+    assert (fingerprint(one) != fingerprint(two)) == counts
+    assert ("V" in one["environ"]) == counts
+
+
+def test_a_folder_of_a_variable_is_a_folder_like_any_other() -> None:
+    """It changes no fingerprint whether the folder of a file to write is written down or stands in a variable."""
+    there = components(step({**SAVE, "filepath": "${env.OUT}/m.keras"}, OUT="secret"), **INPUTS)
+
+    assert there == components(step({**SAVE, "filepath": "out/m.keras"}), **INPUTS)
+
+
 def test_a_fingerprint_is_the_digest_of_tagged_canonical_json() -> None:
     """Anybody can compute it anew."""
     parts = {"b": [1, 2.5, None], "a": {"é": True}}

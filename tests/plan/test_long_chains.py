@@ -1,7 +1,7 @@
 """A chain of steps that is longer than Python's stack: read, bound, planned, chosen from and explained."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -49,12 +49,12 @@ def test_planning_and_choosing(chain: tuple[Bound, Workspace], tmp_path: Path) -
     everything = choose_actions(planner)
     upwards = choose_actions(planner, last=[f"f{LENGTH - 1}"])
 
-    verdicts = {action.step: action.verdict.value for action in everything}
+    verdicts = {action.step: action.verdict.value for action in everything.actions}
     assert (verdicts[f"f{LENGTH - 1}"], verdicts[f"s{LENGTH - 1}"]) == ("run", "wait")
-    assert len(_steps(upwards)) == LENGTH
+    assert len(_steps(upwards.actions)) == LENGTH
 
 
-def _steps(actions: list[Action]) -> set[str]:
+def _steps(actions: Iterable[Action]) -> set[str]:
     return {action.step for action in actions}
 
 

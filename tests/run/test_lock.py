@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kflow.document import dump_document, parse_document
+from kflow.errors import WorkflowError
+from kflow.run.lock import read_lock
 
 MakeFolder = Callable[..., Any]
 CODED = """
@@ -165,6 +167,22 @@ def test_a_lock_takes_the_place_of_a_lock_alone(locked: Any) -> None:
     assert [each.returncode for each in shared] == [2, 2]
     assert "would be the lock of w.yaml as well as of w.yml; rename one of them" in shared[0].stderr
     assert not lock.exists()
+
+
+def test_the_lock_of_a_long_workflow_is_read(tmp_path: Path) -> None:
+    """What kflow itself writes may hold more than what people write; of all too much it is said what to do."""
+    lock, huge = tmp_path / "w.lock.yaml", tmp_path / "huge.lock.yaml"
+    outputs = "".join(f"      o{number}: 98ea6e4f216f2fb4\n" for number in range(200_000))
+    lock.write_text(
+        f"kflow-lock: 1\nworkflow: w\nsteps:\n  x:\n    fingerprint: a\n    outputs:\n{outputs}    components: {{}}\n"
+    )
+    huge.write_bytes(b"#" * (64 * 2**20 + 1))
+
+    assert lock.stat().st_size > 4 * 2**20
+    assert len(read_lock(lock).steps["x"]["outputs"]) == 200_000
+    with pytest.raises(WorkflowError, match="the file is larger than 64 MiB") as refused:
+        read_lock(huge)
+    assert "divide the workflow, so that its locks are smaller" in str(refused.value)
 
 
 def test_an_output_that_is_missing_in_the_lock_is_a_difference(locked: Any) -> None:
