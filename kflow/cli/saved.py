@@ -1,7 +1,6 @@
 """Saved plans on the command line: writing one, and holding a run to it."""
 
 import contextlib
-import hashlib
 import os
 import platform
 import shlex
@@ -161,7 +160,7 @@ def _describe(plan: Path, wanted: Wanted, planner: Planner, actions: Sequence[Ac
     workflow, file = planner.bound.workflow, wanted.file
     return SavedPlan(
         workflow=str(file) if file.is_absolute() else _way(plan, file),
-        sha256=hashlib.sha256(workflow.document.source.text.encode("utf-8")).hexdigest(),
+        sha256=workflow.document.sha256,
         overrides=list(wanted.overrides),
         choice=dict(wanted.choice),
         seed=workflow.seed,

@@ -8,7 +8,7 @@ from typing import Any
 
 from kflow.artifacts import digest_file
 from kflow.artifacts.compare import find_differences
-from kflow.cli.loading import load_workflow, open_store, open_workspace
+from kflow.cli.loading import load_workflow, open_store, open_workspace, plain_path
 from kflow.cli.output import say
 from kflow.cli.run import heed_signals
 from kflow.cli.show import find_run
@@ -43,7 +43,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
         console = Console(is_debug=is_debug)
         try:
             wishes = Wishes(selected=selected, is_forced=True, exports=False)
-            again = execute(bound, scratch, workspace, os.path.normpath(path), console, wishes=wishes)
+            again = execute(bound, scratch, workspace, plain_path(path), console, wishes=wishes)
         except Interrupted:
             raise Interrupted("interrupted; 'kflow verify' does it all again") from None
         finally:
