@@ -71,26 +71,29 @@ class Tracer:
 class Watch:
     """Warns of attributes that have changed and that no checkpoint keeps, once of each."""
 
-    tracer: Tracer
     callbacks: list[Any]
+    kept: Callable[[], Collection[int]]
+    """Gives the ids of what a checkpoint has anyhow; asked each time, as a training makes more of it."""
     warn: Callable[[str], None]
     _before: dict[Attribute, Any] = field(default_factory=dict)
     _told: set[Attribute] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        tracer = Tracer(self.kept())
         for number, callback in enumerate(self.callbacks):
             for name, value in vars(callback).items():
                 if not _is_plain(value):
-                    self._before[number, name] = self.tracer.trace(value)
+                    self._before[number, name] = tracer.trace(value)
 
     def tell(self, left_out: Iterable[Attribute]) -> None:
         """Warn of those attributes that are not as they were when the training began."""
+        tracer = Tracer(self.kept())
         for number, name in left_out:
             callback, place = self.callbacks[number], (number, name)
             if place in self._told or _is_made_anew(callback, name):
                 continue
             value = vars(callback)[name]
-            if self._before.get(place, ...) != self.tracer.trace(value):
+            if self._before.get(place, ...) != tracer.trace(value):
                 self._told.add(place)
                 self.warn(
                     f"{type(callback).__name__}.{name} has changed, and a checkpoint cannot keep it (a "

@@ -318,7 +318,8 @@ def _warn(context: StepContext, text: str) -> None:
 
 def _hand_on_optimizer(trained: Any, model: Any) -> None:
     """Give the model the state of the optimizer that trained its weights."""
-    model.optimizer.build(model.trainable_variables)
+    if trained.optimizer.built and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     for own, learned in zip(model.optimizer.variables, trained.optimizer.variables, strict=True):
         own.assign(learned)
 

@@ -21,7 +21,7 @@ def checkpoint() -> Checkpoint:
         batch=('[[null, 2], "float32"]',),
         callbacks=[{"wait": 1}],
         logs=[b"epoch,loss"],
-        generators=((3, (1,), None),),
+        generators=((3, (1,), None), None),
     )
 
 
@@ -69,7 +69,7 @@ def test_whatever_lies_in_the_place_of_a_checkpoint_is_none(tmp_path: Path, what
             text = ("[" * 200_000).encode()
             np.savez(path, state=np.frombuffer(text, dtype=np.uint8))
         case "no state":
-            np.savez(path, state=np.frombuffer(json.dumps({"format": 3}).encode(), dtype=np.uint8))
+            np.savez(path, state=np.frombuffer(json.dumps({"format": 4}).encode(), dtype=np.uint8))
         case "a pipe":
             os.mkfifo(path)
         case "a folder":
