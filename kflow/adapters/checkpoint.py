@@ -42,8 +42,6 @@ class Checkpoint:
 
     epochs: int
     """How many are done."""
-    has_stopped: bool
-    """Whether a callback had asked to stop."""
     history: Mapping[str, list[Any]]
     variables: list[Any]
     """The arrays of all that a training changes in model and optimizer."""
@@ -163,7 +161,6 @@ def checkpoint_callback(
         """Restores a training and writes down how far it is."""
 
         epochs = found.epochs if found else 0
-        has_stopped = bool(found and found.has_stopped)
 
         def on_train_begin(self, logs: Any = None) -> None:
             del logs
@@ -182,7 +179,8 @@ def checkpoint_callback(
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del logs
-            is_last = epoch + 1 == self.params["epochs"]
+            # After the last one there is nothing to go on with, and what looks at the logs of an epoch would get none.
+            is_last = epoch + 1 == self.params["epochs"] or model.stop_training
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last and self._can_keep(epoch + 1):
                 self.watch.tell(self._write(epoch + 1))
@@ -307,7 +305,6 @@ def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str,
     drawn = generator and keras.ops.convert_to_numpy(generator.state)
     return Checkpoint(
         epochs=epochs,
-        has_stopped=bool(model.stop_training),
         history={name: [_number_or_array(value) for value in curve] for name, curve in curves.items()},
         variables=[keras.ops.convert_to_numpy(each) for each in _variables(model)],
         captured=[each.numpy() for each in _captured(model, _trace(model, batch))],

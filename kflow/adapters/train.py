@@ -221,15 +221,14 @@ class Train(StepSpec, kind="train", version=1):
             callbacks = self._callbacks(custom)
             history = keras.callbacks.History()
             resume = self._resume(context, trained, callbacks, history)
-            epochs_done = resume.epochs if resume else 0
             trained.fit(
                 x,
                 y,
                 sample_weight=sample_weight,
                 validation_data=self._validation(context),
                 validation_split=self.validation_split or 0.0,
-                initial_epoch=epochs_done,
-                epochs=epochs_done if resume and resume.has_stopped else self.epochs,
+                initial_epoch=resume.epochs if resume else 0,
+                epochs=self.epochs,
                 batch_size=self.batch_size,
                 class_weight={int(name): weight for name, weight in (self.class_weight or {}).items()} or None,
                 callbacks=[

@@ -14,7 +14,6 @@ def checkpoint() -> Checkpoint:
     """Return a small one."""
     return Checkpoint(
         epochs=2,
-        has_stopped=False,
         history={"loss": [0.5, 0.25]},
         variables=[np.arange(3.0), np.arange(4)],
         captured=[np.arange(5)],

@@ -150,6 +150,12 @@ class Draw(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.optimizer.learning_rate.assign(0.01 * random.random())
 
+class Late(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        self.best = logs["loss"]
+        if Path("late").exists():
+            raise KeyboardInterrupt
+
 class Weigh(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         WEIGHT.assign(1.0 + epoch)
@@ -177,7 +183,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 """
 LAYERS = ("Plain", "Noisy", "Unseeded", "TwoOptimizers", "Probe", "Part", "Eager")
-CALLBACKS = ("Weigh", "Draw", "Freeze", "Flag", "Recompile", "Stop")
+CALLBACKS = ("Weigh", "Draw", "Freeze", "Flag", "Recompile", "Late", "Stop")
 NAMES = (*LAYERS, *CALLBACKS, "NoisyLoss", "Total", "Momentum")
 
 
@@ -219,9 +225,9 @@ def trainings(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def interrupted(trainings: Trainings, **fields: Any) -> Any:
-    """Interrupt a training at the begin of its fourth epoch and let it go on."""
-    stop = trainings.bench.root / "stop"
+def interrupted(trainings: Trainings, plug: str = "stop", **fields: Any) -> Any:
+    """Interrupt a training at the begin of its fourth epoch, or where another plug does, and let it go on."""
+    stop = trainings.bench.root / plug
     stop.touch()
     with pytest.raises(KeyboardInterrupt):
         trainings.train("stopped", **fields)
@@ -273,6 +279,18 @@ def test_checkpoints_change_nothing(trainings: Any, layers: Any, model: Any, fie
     assert resumed == without
     assert [each["epochs"] for each in these.told("resumed")] == [3]
     assert these.told("note") == []
+
+
+@pytest.mark.parametrize("plug", ["late", "stop"])
+def test_a_training_that_stops_early_goes_on_before_its_last_epoch(trainings: Any, plug: str) -> None:
+    """So that there is an epoch for callbacks to look at, wherever in the last one or after it was interrupted."""
+    these = trainings()
+    fields = {"callbacks": [{"EarlyStopping": {"monitor": "loss", "patience": 3, "min_delta": 1e9}}, "Late"]}
+    resumed = interrupted(these, plug, **fields)
+
+    assert [each["epochs"] for each in these.told("resumed")] == [3]
+    assert len(resumed[1]["loss"]) == 4
+    assert resumed == these.train("whole", **fields)
 
 
 @pytest.mark.parametrize("callback", ["Freeze", "Flag", "Recompile"])
