@@ -10,20 +10,20 @@ import inspect
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kflow import durable
 from kflow.adapters.plain import NotPlainError, Packing, Unpacking
-from kflow.adapters.traces import Attribute, Tracer, Watch
+from kflow.adapters.traces import Attribute, Watch
 
 NAME = "checkpoint.npz"
 PAUSE = 60.0
 """Seconds between two checkpoints where the workflow does not say after how many epochs one is due."""
 
-_FORMAT = 3
+_FORMAT = 4
 _NOT_STATE = {"_model", "params"}
 """What Keras gives a callback anew in each training."""
 _NO_MORE = (
@@ -42,8 +42,6 @@ class Checkpoint:
 
     epochs: int
     """How many are done."""
-    has_stopped: bool
-    """Whether a callback had asked to stop."""
     history: Mapping[str, list[Any]]
     variables: list[Any]
     """The arrays of all that a training changes in model and optimizer."""
@@ -56,7 +54,7 @@ class Checkpoint:
     logs: list[bytes | None]
     """What each callback has written, if it is a CSVLogger."""
     generators: tuple[Any, ...]
-    """The states of the generators of Python and of NumPy."""
+    """The states of the generators of Python, NumPy and Keras; None for Keras's if nothing has drawn from it yet."""
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -163,33 +161,33 @@ def checkpoint_callback(
         """Restores a training and writes down how far it is."""
 
         epochs = found.epochs if found else 0
-        has_stopped = bool(found and found.has_stopped)
 
         def on_train_begin(self, logs: Any = None) -> None:
             del logs
             self.written = time.monotonic()
-            self.began_with: Any = _what_is_trained(model)
             self.batch: Any = found.batch if found else None
             if found:
                 _restore(found, model, callbacks)
                 history.history.update(found.history)
                 resumed(found.epochs)
-            elif any(getattr(callback, "append", False) for callback in callbacks if _is_log(callback)):
+            elif any(map(_appends, callbacks)):
                 self._write(0)  # what a killed training has appended must go before it begins again
-            self.watch = Watch(Tracer({id(variable) for variable in _variables(model)}), callbacks, warn)
+            self.began_with: Any = _what_is_trained(model)
+            self.watch = Watch(callbacks, lambda: _kept(model, callbacks), warn)
             if self.batch is None:
-                _describe_first_batch(model, lambda batch: setattr(self, "batch", batch))
+                _note_first_batch(model, self)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             del logs
-            is_last = epoch + 1 == self.params["epochs"]
+            # After the last one there is nothing to go on with, and what looks at the logs of an epoch would get none.
+            is_last = epoch + 1 == self.params["epochs"] or model.stop_training
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last and self._can_keep(epoch + 1):
                 self.watch.tell(self._write(epoch + 1))
                 self.written = time.monotonic()
 
         def _can_keep(self, epochs: int) -> bool:
-            if self.began_with and self.began_with != _what_is_trained(model):
+            if self.began_with and not _is_trained_as(self.began_with, model):
                 self.began_with = None
                 warn(_NO_MORE.format(epochs))
             return self.began_with is not None
@@ -209,73 +207,111 @@ def _is_log(callback: Any) -> bool:
     return isinstance(callback, keras.callbacks.CSVLogger)
 
 
+def _appends(callback: Any) -> bool:
+    return _is_log(callback) and bool(callback.append)
+
+
 def _attributes(callback: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(callback).items() if name not in _NOT_STATE}
 
 
 def _variables(model: Any) -> list[Any]:
-    """Return all that a training changes: weights, random states, and the optimizer's variables."""
-    model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables, *_global_generator()]
+    """Return what there is of all that a training changes: weights, random states, and the optimizer's variables.
+
+    Nothing is built for it: the first step may make weights, and trains those that it likes.
+    """
+    return [*model.variables, *model.optimizer.variables]
 
 
-def _what_is_trained(model: Any) -> tuple[Any, list[bool]]:
-    """Return the training function and what is trainable: a training that goes on has both from the workflow alone."""
-    return model.train_function, [layer.trainable for layer in model._flatten_layers()]
+def _kept(model: Any, callbacks: list[Any]) -> set[int]:
+    """Return the ids of what a checkpoint has anyhow."""
+    variables = _variables(model)
+    return {id(each) for each in (*variables, *(variable.value for variable in variables), *callbacks, random._inst)}
 
 
-def _describe_first_batch(model: Any, tell: Callable[[Any], None]) -> None:
-    """Tell of the first batch: a text with shape and type in place of each array."""
+def _what_is_trained(model: Any) -> dict[int, Any]:
+    """Return the training function and which layers are trainable: a training that goes on has both from the workflow.
+
+    The keys are ids, for a layer may be equal to another one.
+    """
+    layers = {id(layer): (layer, layer.trainable) for layer in model._flatten_layers()}
+    return {0: model.train_function, **layers}
+
+
+def _is_trained_as(before: dict[int, Any], model: Any) -> bool:
+    now = _what_is_trained(model)
+    return all(now.get(key, value) == value for key, value in before.items())
+
+
+def _note_first_batch(model: Any, resume: Any) -> None:
+    """Note of the first batch, when it is done, the shape and type of each array, as text, and what layers it made."""
     import keras
 
     function = model.train_function
 
     def first(iterator: Any) -> Any:
         model.train_function = function
+        logs = function(iterator)
         describe = lambda array: json.dumps([array.shape.as_list(), array.dtype.name])  # noqa: E731
-        tell(keras.tree.map_structure(describe, iterator.element_spec))
-        return function(iterator)
+        resume.batch = keras.tree.map_structure(describe, iterator.element_spec)
+        resume.began_with = _what_is_trained(model) | resume.began_with
+        return logs
 
     model.train_function = first
 
 
-def _captured(model: Any, batch: Any) -> list[Any]:
-    """Return the variables that the training function uses besides those of model and optimizer, in its order."""
+def _trace(model: Any, batch: Any) -> Any:
+    """Return the training function for such batches as TensorFlow has it; None where it has none to show.
+
+    It is made if it is not there yet, and with it all that the first step makes.
+    """
     import keras
     import tensorflow as tf
 
     # Keras hides the function of TensorFlow inside one that asks whether there was another batch.
     function: Any = inspect.getclosurevars(model.train_function).nonlocals.get("multi_step_on_iterator")
     if batch is None or not hasattr(function, "get_concrete_function"):  # what is run eagerly tells of no variables
-        return []
+        return None
     spec = keras.tree.map_structure(lambda text: tf.TensorSpec(*json.loads(text)), batch)
-    traced = function.get_concrete_function(tf.data.IteratorSpec(spec))
+    return function.get_concrete_function(tf.data.IteratorSpec(spec))
+
+
+def _captured(model: Any, traced: Any) -> list[Any]:
+    """Return the variables that a training function uses besides those that are kept anyhow, in its order."""
+    import tensorflow as tf
+
+    if traced is None:
+        return []
     by_handle = {id(variable.handle): variable for variable in traced.variables if variable.dtype != tf.string}
-    own = {id(variable.value.handle) for variable in _variables(model)}
+    generator = _global_generator()
+    own = {id(each.value.handle) for each in (*_variables(model), *([generator.state] if generator else []))}
     handles = [id(handle) for handle in traced.captured_inputs]
     return [by_handle[each] for each in handles if each in by_handle and each not in own]
 
 
-def _global_generator() -> Iterable[Any]:
-    from keras.src.random.seed_generator import global_seed_generator
+def _global_generator() -> Any:
+    """Return what Keras draws from without a seed; None as long as it has not: making it draws from Python's."""
+    from keras.src.backend.common.global_state import get_global_attribute
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-    return [global_seed_generator().state]
+    return get_global_attribute(GLOBAL_SEED_GENERATOR)
 
 
 def _capture(epochs: int, model: Any, callbacks: list[Any], curves: Mapping[str, list[Any]], batch: Any) -> Checkpoint:
     import keras
     import numpy as np
 
+    generator = _global_generator()
+    drawn = generator and keras.ops.convert_to_numpy(generator.state)
     return Checkpoint(
         epochs=epochs,
-        has_stopped=bool(model.stop_training),
         history={name: [_number_or_array(value) for value in curve] for name, curve in curves.items()},
         variables=[keras.ops.convert_to_numpy(each) for each in _variables(model)],
-        captured=[each.numpy() for each in _captured(model, batch)],
+        captured=[each.numpy() for each in _captured(model, _trace(model, batch))],
         batch=batch,
         callbacks=[_attributes(callback) for callback in callbacks],
         logs=[_read_log(callback) if _is_log(callback) else None for callback in callbacks],
-        generators=(random.getstate(), np.random.get_state(legacy=False)),
+        generators=(random.getstate(), np.random.get_state(legacy=False), drawn),
     )
 
 
@@ -295,16 +331,25 @@ def _read_log(callback: Any) -> bytes | None:
 
 
 def _restore(checkpoint: Checkpoint, model: Any, callbacks: list[Any]) -> None:
-    import numpy as np
-
+    traced = _trace(model, checkpoint.batch)
+    if len(_variables(model)) < len(checkpoint.variables) and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)  # as an eager step has built it, which is not made by tracing
     _assign(_variables(model), checkpoint.variables)
-    _assign(_captured(model, checkpoint.batch), checkpoint.captured)
+    _assign(_captured(model, traced), checkpoint.captured)
     for callback, attributes, log in zip(callbacks, checkpoint.callbacks, checkpoint.logs, strict=True):
         vars(callback).update(attributes)
         if log is not None:
             _put_back(callback, log)
-    python, numpy = checkpoint.generators
-    random.setstate(python)
+    _set_generators(*checkpoint.generators)
+
+
+def _set_generators(python: Any, numpy: Any, drawn: Any) -> None:
+    import numpy as np
+    from keras.src.random.seed_generator import global_seed_generator
+
+    if drawn is not None:
+        global_seed_generator().state.assign(drawn)
+    random.setstate(python)  # after Keras's, which is seeded from it
     np.random.set_state(numpy)
 
 

@@ -221,15 +221,14 @@ class Train(StepSpec, kind="train", version=1):
             callbacks = self._callbacks(custom)
             history = keras.callbacks.History()
             resume = self._resume(context, trained, callbacks, history)
-            epochs_done = resume.epochs if resume else 0
             trained.fit(
                 x,
                 y,
                 sample_weight=sample_weight,
                 validation_data=self._validation(context),
                 validation_split=self.validation_split or 0.0,
-                initial_epoch=epochs_done,
-                epochs=epochs_done if resume and resume.has_stopped else self.epochs,
+                initial_epoch=resume.epochs if resume else 0,
+                epochs=self.epochs,
                 batch_size=self.batch_size,
                 class_weight={int(name): weight for name, weight in (self.class_weight or {}).items()} or None,
                 callbacks=[
@@ -318,7 +317,8 @@ def _warn(context: StepContext, text: str) -> None:
 
 def _hand_on_optimizer(trained: Any, model: Any) -> None:
     """Give the model the state of the optimizer that trained its weights."""
-    model.optimizer.build(model.trainable_variables)
+    if trained.optimizer.built and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     for own, learned in zip(model.optimizer.variables, trained.optimizer.variables, strict=True):
         own.assign(learned)
 

@@ -14,14 +14,13 @@ def checkpoint() -> Checkpoint:
     """Return a small one."""
     return Checkpoint(
         epochs=2,
-        has_stopped=False,
         history={"loss": [0.5, 0.25]},
         variables=[np.arange(3.0), np.arange(4)],
         captured=[np.arange(5)],
         batch=('[[null, 2], "float32"]',),
         callbacks=[{"wait": 1}],
         logs=[b"epoch,loss"],
-        generators=((3, (1,), None),),
+        generators=((3, (1,), None), None),
     )
 
 
@@ -69,7 +68,7 @@ def test_whatever_lies_in_the_place_of_a_checkpoint_is_none(tmp_path: Path, what
             text = ("[" * 200_000).encode()
             np.savez(path, state=np.frombuffer(text, dtype=np.uint8))
         case "no state":
-            np.savez(path, state=np.frombuffer(json.dumps({"format": 3}).encode(), dtype=np.uint8))
+            np.savez(path, state=np.frombuffer(json.dumps({"format": 4}).encode(), dtype=np.uint8))
         case "a pipe":
             os.mkfifo(path)
         case "a folder":

@@ -13,6 +13,7 @@ from kflow.adapters.train import Train
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("train")]
 
 CUSTOM = """
+import random
 from pathlib import Path
 import keras, tensorflow as tf
 
@@ -79,6 +80,82 @@ def build():
     model.build((None, 4))
     return model
 
+class Probe(keras.Model):  # its head is built by the first step
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.body = keras.layers.Dense(3)
+        self.head = keras.Sequential([keras.layers.Dense(16), keras.layers.Dropout(0.5), keras.layers.Dense(3)])
+
+    def build(self, shape):
+        self.body.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.body(x)
+
+    def answer(self, x):
+        return self(x) + self.head(x, training=True)
+
+    def trained(self):
+        return self.trainable_variables
+
+    def train_step(self, data):
+        x, y = data
+        random.random()  # whoever makes the function once more shifts what others draw
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self.answer(x))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, self.trained()), self.trained()))
+        return {"loss": loss}
+
+class Part(Probe):  # it trains a part of its weights
+    def trained(self):
+        return self.head.trainable_variables
+
+class Eager(Probe):  # TensorFlow has no function of it
+    def build(self, shape):
+        super().build(shape)
+        self.head.build(shape)
+
+    def make_train_function(self, force=False):
+        self.train_function = lambda iterator: self.train_step(iterator.get_next())
+
+class Momentum(keras.optimizers.Optimizer):  # as Keras's manual has it: it does not ask whether it is built
+    def build(self, variables):
+        super().build(variables)
+        self.momentums = [self.add_variable_from_reference(each, name="momentum") for each in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        momentum = self.momentums[self._get_variable_index(variable)]
+        self.assign(momentum, 0.9 * momentum - learning_rate * gradient)
+        self.assign_add(variable, momentum)
+
+class Unseeded(Plain):
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+def build_probe():
+    return built(Probe())
+
+def build_part():
+    return built(Part())
+
+def build_eager():
+    return built(Eager())
+
+def built(model):
+    model.build((None, 4))
+    return model
+
+class Draw(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.learning_rate.assign(0.01 * random.random())
+
+class Late(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        self.best = logs["loss"]
+        if Path("late").exists():
+            raise KeyboardInterrupt
+
 class Weigh(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         WEIGHT.assign(1.0 + epoch)
@@ -105,15 +182,17 @@ class Stop(keras.callbacks.Callback):
         if epoch == 3 and Path("stop").exists():
             raise KeyboardInterrupt
 """
-NAMES = ["Plain", "Noisy", "NoisyLoss", "Total", "TwoOptimizers", "Weigh", "Freeze", "Flag", "Recompile", "Stop"]
+LAYERS = ("Plain", "Noisy", "Unseeded", "TwoOptimizers", "Probe", "Part", "Eager")
+CALLBACKS = ("Weigh", "Draw", "Freeze", "Flag", "Recompile", "Late", "Stop")
+NAMES = (*LAYERS, *CALLBACKS, "NoisyLoss", "Total", "Momentum")
 
 
 class Trainings:
     """Trainings of one model in one workspace."""
 
-    def __init__(self, bench: Any, **model: Any) -> None:
+    def __init__(self, bench: Any, code: str = "", **model: Any) -> None:
         self.bench = bench
-        (bench.root / "custom.py").write_text(CUSTOM)
+        (bench.root / "custom.py").write_text(CUSTOM + code)
         objects = bench.run(RegisterObjects, objects={name: f"custom.py:{name}" for name in NAMES}).stored("objects")
         built = bench.run(BuildModel, {"${c}": objects}, objects="${c}", **model).stored("model")
         x = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
@@ -139,16 +218,16 @@ def trainings(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes trainings of a model."""
     monkeypatch.chdir(bench.root)
 
-    def make(layer: str = "Plain", **model: Any) -> Trainings:
-        layers = [{"Input": {"shape": [4]}}, {"Dense": {"units": 4}}, {"Dense": {"units": 3}}, layer]
-        return Trainings(bench, **(model or {"layers": layers}))
+    def make(*more: Any, code: str = "", **model: Any) -> Trainings:
+        layers = [{"Input": {"shape": [4]}}, {"Dense": {"units": 4}}, {"Dense": {"units": 3}}, *more]
+        return Trainings(bench, code, **(model or {"layers": layers}))
 
     return make
 
 
-def interrupted(trainings: Trainings, **fields: Any) -> Any:
-    """Interrupt a training at the begin of its fourth epoch, and let it go on."""
-    stop = trainings.bench.root / "stop"
+def interrupted(trainings: Trainings, plug: str = "stop", **fields: Any) -> Any:
+    """Interrupt a training at the begin of its fourth epoch, or where another plug does, and let it go on."""
+    stop = trainings.bench.root / plug
     stop.touch()
     with pytest.raises(KeyboardInterrupt):
         trainings.train("stopped", **fields)
@@ -157,19 +236,60 @@ def interrupted(trainings: Trainings, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("model", "fields"),
+    ("layers", "model", "fields"),
     [
-        ({"layer": "Noisy"}, {"loss": "NoisyLoss", "metrics": ["Total"], "callbacks": ["Weigh"]}),
-        ({"function": "custom.py:build"}, {"steps_per_execution": 2}),
+        (["Noisy"], {}, {"loss": "NoisyLoss", "metrics": ["Total"], "callbacks": ["Weigh"]}),
+        ([], {"function": "custom.py:build"}, {"steps_per_execution": 2}),
     ],
     ids=["loss, metric and layer", "optimizer"],
 )
-def test_state_outside_the_model_is_kept(trainings: Any, model: Any, fields: Any) -> None:
+def test_state_outside_the_model_is_kept(trainings: Any, layers: Any, model: Any, fields: Any) -> None:
     """A loss's, a metric's, that of a layer's module, a second optimizer's, and what a callback sets in each epoch."""
-    these = trainings(**model)
+    these = trainings(*layers, **model)
     resumed = interrupted(these, **fields)
 
     assert [each["epochs"] for each in these.told("resumed")] == [3]
+    assert resumed == these.train("whole", **fields)
+
+
+MIXED = "keras.config.set_dtype_policy('mixed_float16')"
+RANDOM: list[Any] = ["BatchNormalization", {"GaussianNoise": {"stddev": 0.1}}, {"Dropout": {"rate": 0.3}}]
+
+
+@pytest.mark.parametrize(
+    ("layers", "model", "fields"),
+    [
+        (RANDOM, {}, {"optimizer": "adam", "validation_split": 0.25, "metrics": ["mae"]}),
+        (["Unseeded"], {}, {"callbacks": ["Draw"]}),
+        ([], {"code": MIXED}, {"optimizer": "adam"}),
+        ([], {}, {"optimizer": {"Momentum": {"learning_rate": 0.01}}}),
+        ([], {"function": "custom.py:build_probe"}, {"optimizer": "adam", "callbacks": ["Draw"]}),
+        ([], {"function": "custom.py:build_part"}, {"optimizer": "adam", "steps_per_execution": 2}),
+        ([], {"function": "custom.py:build_eager"}, {"optimizer": "adam"}),
+    ],
+    ids=["layers", "no seed", "float16", "own optimizer", "own step", "step for a part", "eager step"],
+)
+def test_checkpoints_change_nothing(trainings: Any, layers: Any, model: Any, fields: Any) -> None:
+    """Neither whether a training succeeds, nor its bits, nor do these hang on whether it was interrupted."""
+    these = trainings(*layers, **model)
+    without = these.train("without", checkpoint=False, **fields)
+    resumed = interrupted(these, **fields)
+
+    assert these.train("whole", **fields) == without
+    assert resumed == without
+    assert [each["epochs"] for each in these.told("resumed")] == [3]
+    assert these.told("note") == []
+
+
+@pytest.mark.parametrize("plug", ["late", "stop"])
+def test_a_training_that_stops_early_goes_on_before_its_last_epoch(trainings: Any, plug: str) -> None:
+    """So that there is an epoch for callbacks to look at, wherever in the last one or after it was interrupted."""
+    these = trainings()
+    fields = {"callbacks": [{"EarlyStopping": {"monitor": "loss", "patience": 3, "min_delta": 1e9}}, "Late"]}
+    resumed = interrupted(these, plug, **fields)
+
+    assert [each["epochs"] for each in these.told("resumed")] == [3]
+    assert len(resumed[1]["loss"]) == 4
     assert resumed == these.train("whole", **fields)
 
 
@@ -191,7 +311,9 @@ def test_a_checkpoint_that_does_not_fit_is_none(trainings: Any) -> None:
     folder = these.bench.root / "unfit"
     folder.mkdir()
     values: Any = {name: [] for name in Checkpoint.__slots__}
-    write_checkpoint(Checkpoint(**{**values, "epochs": 2, "history": {}, "variables": [np.zeros(3)]}), folder)
+    write_checkpoint(
+        Checkpoint(**{**values, "epochs": 2, "history": {}, "batch": None, "variables": [np.zeros(3)]}), folder
+    )
     begun_anew = these.train("unfit")
 
     assert (folder / NAME).exists()
