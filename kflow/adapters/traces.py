@@ -13,7 +13,7 @@ from kflow.adapters.plain import NotPlainError, Packing
 Attribute = tuple[int, str]
 """The number of a callback, and the name of one of its attributes."""
 
-_WITHOUT_STATE = type | FunctionType | MethodType | BuiltinFunctionType | ModuleType
+_WITHOUT_STATE = type | FunctionType | BuiltinFunctionType | ModuleType
 _OPAQUE = {"tensorflow", "keras", "logging"}
 """Libraries whose objects take notes for themselves while they are used."""
 
@@ -23,7 +23,7 @@ class Tracer:
     """Takes traces: two of one value are equal if nothing in it has changed that can be seen."""
 
     kept: Collection[int]
-    """The ids of the variables that a checkpoint has anyhow."""
+    """The ids of what a checkpoint has anyhow: variables, other callbacks, Python's generator."""
     _met: dict[int, Any] = field(default_factory=dict)
     """What was gone through, by its id; held, so that nothing else gets the same one."""
 
@@ -36,8 +36,10 @@ class Tracer:
             return None
 
     def _trace(self, value: Any) -> Any:
-        if isinstance(value, _WITHOUT_STATE):
+        if isinstance(value, _WITHOUT_STATE) or id(value) in self.kept:
             return id(value)
+        if isinstance(value, MethodType):
+            return id(value.__func__), self._trace(value.__self__)
         if hasattr(type(value), "__next__"):
             return object()  # whoever reads a file or an iterator changes it: no trace is equal to this one
         try:
@@ -58,8 +60,8 @@ class Tracer:
     def _trace_object(self, value: Any) -> Any:
         import keras
 
-        variables = [value] if isinstance(value, keras.Variable) else getattr(value, "variables", None)
-        if isinstance(variables, list):
+        variables = _variables(value)
+        if variables is not None:
             return [_digest(each) for each in variables if id(each) not in self.kept]
         library = type(value).__module__.partition(".")[0]
         if library in _OPAQUE and not isinstance(value, keras.callbacks.Callback):
@@ -103,11 +105,12 @@ class Watch:
 
 
 def _is_made_anew(callback: Any, name: str) -> bool:
-    """Tell whether it is Keras itself that sees to an attribute when a training begins."""
+    """Tell whether it is Keras itself that sees to an attribute when a training begins: not to what it is to call."""
     import keras
 
     is_log = isinstance(callback, keras.callbacks.CSVLogger)
-    return type(callback).__module__.startswith("keras.") or (is_log and name in {"csv_file", "writer"})
+    is_own = type(callback).__module__.startswith("keras.") and not callable(vars(callback)[name])
+    return is_own or (is_log and name in {"csv_file", "writer"})
 
 
 def _is_plain(value: Any) -> bool:
@@ -123,7 +126,21 @@ def _describe(value: Any) -> tuple[str, list[bytes]]:
     return json.dumps(packing.add(value)), [hashlib.sha256(each.tobytes()).digest() for each in packing.arrays.values()]
 
 
+def _variables(value: Any) -> list[Any] | None:
+    """Return the variables that are all the state of an object; None where there is more to look at."""
+    import keras
+    import tensorflow as tf
+
+    if isinstance(value, keras.Variable | tf.Variable | tf.Tensor):
+        return [value]
+    if isinstance(value, keras.random.SeedGenerator | tf.random.Generator):
+        return [value.state]
+    variables = getattr(value, "variables", None)
+    return variables if isinstance(variables, list) else None
+
+
 def _digest(variable: Any) -> bytes:
     import keras
 
-    return hashlib.sha256(keras.ops.convert_to_numpy(variable).tobytes()).digest()
+    array = keras.ops.convert_to_numpy(variable)
+    return hashlib.sha256(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()).digest()

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import itertools
 import logging
+import random
 import types
 from typing import Any
 
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from kflow.adapters.traces import Tracer
+from kflow.adapters.traces import Tracer, Watch
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -30,7 +31,7 @@ class Odd:
         raise OSError(name)
 
 
-def make(kind: str) -> tuple[Any, Any]:
+def make(kind: str) -> tuple[Any, Any]:  # noqa: PLR0911  one for each kind
     """Make something that is no plain value, and a function that changes it."""
     if kind == "object":
         thing = types.SimpleNamespace(deep=[{"a": Slotted([1, object()])}])
@@ -47,14 +48,53 @@ def make(kind: str) -> tuple[Any, Any]:
     if kind == "metric":
         metric = keras.metrics.Mean()
         return metric, lambda: metric.update_state(3.0)
+    if kind == "method":
+        schedule = Schedule()
+        return schedule.step, schedule.step
     stopping = keras.callbacks.EarlyStopping()
     return stopping, lambda: setattr(stopping, "wait", 1)
 
 
-@pytest.mark.parametrize("kind", ["object", "array", "iterator", "variable", "metric", "callback"])
+def make_of_tensorflow(kind: str) -> tuple[Any, Any]:
+    """Make something whose state TensorFlow has, and a function that changes it."""
+    import tensorflow as tf
+
+    seeds, generator = keras.random.SeedGenerator(7), tf.random.Generator.from_seed(7)
+    number, text = tf.Variable(1.0), tf.Variable("one")
+    made = {
+        "seed generator": ([seeds], seeds.next),
+        "TensorFlow's variable": (number, lambda: number.assign(2.0)),
+        "text": (text, lambda: text.assign("two")),
+        "TensorFlow's generator": (generator, lambda: generator.normal((2,))),
+    }
+    return made[kind]
+
+
+class Schedule:
+    """A function with a memory."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        """Count."""
+        self.steps += 1
+
+    def __call__(self, epoch: int, rate: float) -> float:
+        """Lower a learning rate."""
+        self.step()
+        return rate / self.steps + epoch
+
+
+OF_TENSORFLOW = ["seed generator", "TensorFlow's variable", "TensorFlow's generator", "text"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["object", "array", "iterator", "variable", "metric", "method", "callback", *OF_TENSORFLOW]
+)
 def test_a_change_is_seen_however_deep_it_is(kind: str) -> None:
-    """In objects, with slots or without, in arrays, in Keras's variables, and in what can only be read on."""
-    thing, change = make(kind)
+    """In objects, their methods, arrays, variables and generators of any library, and in what can only be read on."""
+    thing, change = make_of_tensorflow(kind) if kind in OF_TENSORFLOW else make(kind)
     tracer = Tracer(())
     before = tracer.trace(thing)
 
@@ -76,3 +116,30 @@ def test_what_has_no_state_is_not_told() -> None:
     logging.getLogger("x").isEnabledFor(10)
 
     assert [tracer.trace(thing) for thing in things] == before
+
+
+class Mine(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+    """A callback that holds what a checkpoint has anyhow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook, self.draw, self.seen = self.on_epoch_end, random.uniform, 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Change what is plain."""
+        del logs
+        self.seen += epoch
+
+
+def test_what_callbacks_of_keras_were_given_is_told() -> None:
+    """A schedule with a memory is; a function is not, nor what holds the callback itself or Python's generator."""
+    mine, schedule = Mine(), Schedule()
+    callbacks = [keras.callbacks.LearningRateScheduler(each) for each in (schedule, lambda _epoch, rate: rate)]
+    told: list[str] = []
+    watch = Watch([*callbacks, mine], lambda: {id(mine), id(random._inst)}, told.append)
+    schedule(0, 0.1)
+    mine.hook(1)
+    mine.draw(0, 1)
+    watch.tell([(0, "schedule"), (1, "schedule"), (2, "hook"), (2, "draw")])
+
+    assert [text.partition(" has changed")[0] for text in told] == ["LearningRateScheduler.schedule"]
