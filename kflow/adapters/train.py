@@ -77,7 +77,7 @@ class CheckpointPolicy(BaseModel):
     )
 
 
-class Train(StepSpec, kind="train", version=1):
+class Train(StepSpec, kind="train", version=2):
     """A trained model."""
 
     libraries = ("keras", "tensorflow", "numpy")
