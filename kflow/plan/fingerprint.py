@@ -101,7 +101,7 @@ def _fields(step: Step, written: Mapping[str, Any]) -> dict[str, Any]:
         if ("./" in text or "//" in text) and isinstance(text, InputPath | Origin | Symbol):
             _replace(fields, path, text.plain)
     # The value of an environment variable must not get into a record: such a field stays as it is written.
-    fields |= copy.deepcopy(dict(written))
+    fields |= {name: copy.deepcopy(value) for name, value in written.items()}
     # The names of steps stay out as well: their content stands under inputs, and renaming one changes nothing.
     for path, _ in references(step.texts):
         _replace(fields, path, "${}")
