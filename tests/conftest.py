@@ -32,6 +32,7 @@ steps:
 
 KINDS = '''"""Kinds that need no library."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from kflow.spec.base import NotFingerprinted, StepOutputs, StepSpec
-from kflow.spec.types import File, Metrics
+from kflow.spec.types import File, Metrics, OutputPath
 
 
 class Measure(StepSpec, kind="measure", version=1):
@@ -59,24 +60,32 @@ class Measure(StepSpec, kind="measure", version=1):
 
 
 class Note(StepSpec, kind="note", version=1):
-    """A text, when there is a file."""
+    """A text, when there is a file: its own, perhaps with what is never the same, and those of files."""
 
     is_light = True
     text: str
+    is_noisy: bool = False
     takes: dict[str, File] = Field(default_factory=dict)
     after: Annotated[str, NotFingerprinted()] = "/"
+    to_file: Annotated[OutputPath | None, NotFingerprinted()] = None
 
     class Outputs(StepOutputs):
         """What others may reference."""
 
         file: File
 
+    def exports(self):
+        """Give the file its place, if it has one."""
+        return {"file": self.to_file} if self.to_file else {}
+
     def run(self, context):
         """Write it."""
         while not Path(self.after).exists():
             time.sleep(0.02)
+            context.report({"event": "waiting"})  # and end with the run
         path = context.workdir / "note.txt"
-        path.write_text(self.text)
+        noise = os.urandom(8).hex() if self.is_noisy else ""
+        path.write_text(self.text + noise + "".join(context.path(file).read_text() for file in self.takes.values()))
         return self.Outputs(file=path)
 '''
 

@@ -1,7 +1,5 @@
 """Results that are damaged, replaced or lost while a run takes them: none is kept under the fingerprint of others."""
 
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,78 +10,18 @@ from kflow.artifacts import digest_file
 from kflow.run.record import StepRecord, read_records
 
 MakeFolder = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("kinds")
 
-# Its text, and those of the files that it takes; it may wait for a file, and add what is never the same.
-KIND = '''
-"""Write a text."""
-
-import os
-import time
-from pathlib import Path
-from typing import Annotated
-
-from kflow.spec.base import NotFingerprinted, StepOutputs, StepSpec
-from kflow.spec.types import File, OutputPath
-
-
-class Note(StepSpec, kind="note", version=1):
-    """A text in a file."""
-
-    is_light = True
-    text: str
-    takes: tuple[File, ...] = ()
-    is_noisy: bool = False
-    waits: Annotated[str | None, NotFingerprinted()] = None
-    to_file: Annotated[OutputPath | None, NotFingerprinted()] = None
-
-    class Outputs(StepOutputs):
-        """What others may reference."""
-
-        file: File
-
-    def exports(self):
-        """Give the file its place, if it has one."""
-        return {"file": self.to_file} if self.to_file else {}
-
-    def run(self, context):
-        """Write it."""
-        if self.waits:
-            Path(self.waits + ".begun").touch()
-            while not Path(self.waits).exists():
-                time.sleep(0.05)
-                context.report({"event": "waiting"})
-        path = context.workdir / "note.txt"
-        noise = os.urandom(8).hex() if self.is_noisy else ""
-        path.write_text(self.text + noise + "".join(context.path(file).read_text() for file in self.takes))
-        return self.Outputs(file=path)
-'''
-ABOUT = "Metadata-Version: 2.1\nName: note-kind\nVersion: 1.0\n"
-FILES = {
-    "note_kind.py": KIND,
-    "note_kind-1.0.dist-info/METADATA": ABOUT,
-    "note_kind-1.0.dist-info/entry_points.txt": "[kflow.adapters]\nnote = note_kind:Note\n",
-}
 TWO_TAKERS = """
 kflow: 1
 name: notes
 params: {text: first}
 steps:
   up: {kind: note, text: up, is_noisy: true}
-  a: {kind: note, text: "a ${params.text}", takes: ["${up}"]}
-  b: {kind: note, text: "b ${params.text}", takes: ["${up}"]}
-  both: {kind: note, text: both, takes: ["${a}", "${b}"]}
+  a: {kind: note, text: "a ${params.text}", takes: {up: "${up}"}, resources: {memory: MEMORY}}
+  b: {kind: note, text: "b ${params.text}", takes: {up: "${up}"}, resources: {memory: MEMORY}}
+  both: {kind: note, text: both, takes: {a: "${a}", b: "${b}"}}
 """
-
-
-@pytest.fixture
-def make_notes(make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeFolder:
-    """Return a function that makes a folder with a workflow whose steps may be notes."""
-    site = tmp_path / "site"
-    (site / "note_kind-1.0.dist-info").mkdir(parents=True)
-    for name, text in FILES.items():
-        (site / name).write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
-    return make_folder
 
 
 def stored(store: Path, step: StepRecord) -> Path:
@@ -110,11 +48,10 @@ def is_true(store: Path, folder: Any) -> bool:
 
 @pytest.mark.parametrize("memory", ["1 MB", "900 GB"], ids=["at once", "one after the other"])
 def test_a_damaged_result_that_two_steps_take_is_made_again_once(
-    make_notes: MakeFolder, tmp_path: Path, memory: str
+    make_folder: MakeFolder, tmp_path: Path, memory: str
 ) -> None:
     """And both are made from what it holds now, though their turn came when it was thought to be whole."""
-    text = TWO_TAKERS.replace("]}\n  b", f"], resources: {{memory: {memory}}}}}\n  b")
-    folder = make_notes(text.replace("]}\n  both", f"], resources: {{memory: {memory}}}}}\n  both"))
+    folder = make_folder(TWO_TAKERS.replace("MEMORY", memory))
     folder.kflow("run", "w.yaml")
     damage(tmp_path / "store", folder.records()[0].steps["up"])
     done = folder.kflow("run", "w.yaml", "--set", "text=second")
@@ -125,22 +62,21 @@ def test_a_damaged_result_that_two_steps_take_is_made_again_once(
     assert len(list((tmp_path / "store" / "damaged").iterdir())) == 1
 
 
-def test_a_result_that_is_replaced_while_a_step_takes_it(make_notes: MakeFolder, tmp_path: Path) -> None:
+def test_a_result_that_is_replaced_while_a_step_takes_it(make_folder: MakeFolder, tmp_path: Path) -> None:
     """Another run has made it anew, with other bytes: what was made of both is not kept, and the step is done again."""
     text = """
 kflow: 1
 name: notes
-params: {waits: null}
+params: {after: /}
 steps:
   up: {kind: note, text: up, is_noisy: true}
-  a: {kind: note, text: a, takes: ["${up}"], waits: "${params.waits}"}
+  a: {kind: note, text: a, takes: {up: "${up}"}, after: "${params.after}"}
 """
-    folder = make_notes(text)
+    folder = make_folder(text)
     folder.kflow("run", "w.yaml", "--only", "up")
     before = digest_file(stored(tmp_path / "store", folder.records()[0].steps["up"]))
-    slow = folder.start("run", "w.yaml", "--set", f"waits={folder.path / 'go'}")
-    while not (folder.path / "go.begun").exists():
-        time.sleep(0.05)
+    slow = folder.start("run", "w.yaml", "--set", f"after={folder.path / 'go'}")
+    folder.wait_until_it_runs("a")
     folder.kflow("run", "w.yaml", "--only", "up", "--force")
     folder.write("go", "")
     out, err = slow.communicate()
@@ -154,7 +90,7 @@ steps:
 
 
 def test_a_step_that_was_not_chosen_and_whose_result_is_lost_fails_what_needs_it(
-    make_notes: MakeFolder, tmp_path: Path
+    make_folder: MakeFolder, tmp_path: Path
 ) -> None:
     """The run does not count as a success of which nothing was done."""
     text = """
@@ -162,9 +98,9 @@ kflow: 1
 name: notes
 steps:
   up: {kind: note, text: up, to_file: up.txt}
-  a: {kind: note, text: a, takes: ["${up}"]}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
 """
-    folder = make_notes(text)
+    folder = make_folder(text)
     folder.kflow("run", "w.yaml", "--only", "up")
     damage(tmp_path / "store", folder.records()[0].steps["up"])
     alone = folder.kflow("run", "w.yaml", "--only", "a")
@@ -176,21 +112,21 @@ steps:
     assert both.returncode == 0
 
 
-def test_a_broken_promise_is_put_down_to_the_step_that_broke_it(make_notes: MakeFolder, tmp_path: Path) -> None:
+def test_a_broken_promise_is_put_down_to_the_step_that_broke_it(make_folder: MakeFolder, tmp_path: Path) -> None:
     """What ran beside it was interrupted, and says nothing of it."""
     text = """
 kflow: 1
 name: notes
-params: {waits: null}
+params: {after: /}
 steps:
   noisy: {kind: note, text: a, is_noisy: true}
-  beside: {kind: note, text: c, waits: "${params.waits}"}
+  beside: {kind: note, text: c, after: "${params.after}"}
 """
-    folder = make_notes(text)
+    folder = make_folder(text)
     folder.kflow("run", "w.yaml")
     folder.kflow("lock", "w.yaml")
     environ = {"KFLOW_STORE": str(tmp_path / "new")}
-    again = folder.kflow("run", "w.yaml", "--locked", "--set", f"waits={folder.path / 'go'}", **environ)
+    again = folder.kflow("run", "w.yaml", "--locked", "--set", f"after={folder.path / 'go'}", **environ)
     (record,) = read_records(tmp_path / "new")
     steps = record.steps
 
