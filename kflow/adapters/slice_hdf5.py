@@ -38,7 +38,7 @@ class Scaling(BaseModel):
     dtype: Literal["float16", "float32", "float64"] = Field(default="float32", description="The type of the result.")
 
 
-class SliceHdf5(StepSpec, kind="slice_hdf5", version=1):
+class SliceHdf5(StepSpec, kind="slice_hdf5", version=2):
     """A window on an HDF5 data set."""
 
     datapath: FileOrPath

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kflow import durable
 from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.run import compiled, events
@@ -99,6 +100,7 @@ def _compile(scene: Scene, entries: Iterable[Entry], outcome: Mapping[str, Any])
         manifests = [_require(state(f"{folder}/{MANIFEST}")) for folder in folders]
         for entry in entries:
             watched |= _contents(entry)
+            _require_same(entry)
         value = {
             "store": str(scene.store.root),
             "installed": scene.installed,
@@ -110,6 +112,13 @@ def _compile(scene: Scene, entries: Iterable[Entry], outcome: Mapping[str, Any])
             **outcome,
         }
         compiled.write(str(scene.store.root), compiled.identity(arguments), value)
+
+
+def _require_same(entry: Entry) -> None:
+    """Make sure that an entry is what it was: another run may have replaced it by one with other bytes."""
+    data = durable.read_bytes(f"{entry.place}/{MANIFEST}")
+    if not all(digest.encode() in data for digest in entry.digests.values()):
+        raise _DoubtError
 
 
 def _look_again(scene: Scene) -> Iterator[tuple[str, State]]:

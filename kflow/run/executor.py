@@ -252,7 +252,8 @@ def _start_ready(run: Run) -> None:
 
 def _decide(run: Run, name: str) -> Action:
     """Take the verdict on a step whose inputs are all there."""
-    action = run.planner.decide(name, run.digests, is_forced=run.wishes.is_forced and is_selected(run, name))
+    is_forced = run.wishes.is_forced and is_selected(run, name) and name not in run.yielding
+    action = run.planner.decide(name, run.digests, is_forced=is_forced)
     step = run.record.steps[name]
     step.verdict, step.reason = action.verdict.value, action.reason
     step.fingerprint, step.components = action.fingerprint, dict(action.components or {})
@@ -311,7 +312,7 @@ def _start(run: Run, name: str, action: Action) -> None:
     run.note(name, is_end=False)
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
-    run.running[name] = Running(demand, gpus, time.monotonic(), has_log=not runs_here(job))
+    run.running[name] = Running(demand, gpus, time.monotonic(), not runs_here(job), job.inputs)
 
 
 def _work(run: Run, job: Job) -> None:

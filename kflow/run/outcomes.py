@@ -37,6 +37,9 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     if isinstance(outcome, BaseException):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     del run.running[name]
+    if any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
+        _start_again(run, name)  # what it was made of counts no more
+        return
     if outcome.origin == "made":
         if outcome.note:
             step.reason += f"; {without_values(run, name, outcome.note)}"
@@ -66,18 +69,40 @@ def _put_off(run: Run, name: str, damaged: InputDamaged) -> None:
                 run.store.set_aside(fingerprint)
             fail(run, name, StepFailure(f"{damaged}; a run with '--until {upstream}' makes it again"))
             return
-        if not is_replaced:
+        if is_replaced:  # one of both has to give way, or they replace each other's for ever
+            run.yielding.add(upstream)
+        else:
             run.store.set_aside(fingerprint)
-        del run.entries[upstream]
-        run.schedule.redo(upstream)
-        _forget(run, upstream)
+        _do_again(run, upstream)
+    _start_again(run, name)
+
+
+def _do_again(run: Run, name: str) -> None:
+    """Have a step that was done decided anew, and with it those that were done with what it gave."""
+    again = {name}
+    for each in run.bound.order:
+        if each == name or (each in run.entries and again & {link.step for link in run.bound.links[each]}):
+            again.add(each)
+            del run.entries[each]
+            run.schedule.redo(each)
+            _forget(run, each)
+    run.yielding |= again - {name}  # by force they were run already
+
+
+def _start_again(run: Run, name: str) -> None:
+    """Have a step that was started decided anew, when all that it takes is there."""
     run.schedule.put_off(name)
     _forget(run, name)
 
 
 def _forget(run: Run, name: str) -> None:
-    """Have the verdict on a step taken anew, and on those that wait for it: what they take may be another."""
-    run.record.steps[name].status = "not run"
+    """Forget what a step gave, and the verdicts on it and on those that wait for it: what they take may be another."""
+    step = run.record.steps[name]
+    for output in step.outputs:
+        run.digests.pop(f"{name}.{output}", None)
+        run.files.pop(f"{name}.{output}", None)
+    step.status, step.outputs = "not run", {}
+    run.record.metrics.pop(name, None)
     waiting = (each for each, needs in run.schedule.needs.items() if name in needs and each not in run.running)
     for each in (name, *waiting):
         run.decided.pop(each, None)
@@ -103,17 +128,23 @@ def without_values(run: Run, name: str, text: str) -> str:
     return hide_values(text, workflow.steps[name].variables, workflow.variables)
 
 
+def _as_written(run: Run, name: str, text: str) -> str:
+    """Return what the workflow says for the path of a file to write: variables stay variables."""
+    step = run.bound.workflow.steps[name]
+    return next((str(step.as_written(path)) for path, each in step.texts if each == text), text)
+
+
 def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
     """Note a finished step, and put the files in place that the user asked for by path."""
     run.entries[name] = entry
     run.digests |= {f"{name}.{output}": digest for output, digest in entry.digests.items()}
     step = run.record.steps[name]
     step.status = status
-    spec, variables = run.bound.workflow.steps[name].spec, run.bound.workflow.steps[name].variables
+    spec = run.bound.workflow.steps[name].spec
     exports = {each.output: each for each in find_exports(spec, entry, run.workspace)} if run.wishes.exports else {}
     for output, stored in entry.manifest.outputs.items():
         export = exports.get(output)
-        shown = hide_values(export.text, variables) if export else None
+        shown = _as_written(run, name, export.text) if export else None
         step.outputs[output] = OutputRecord(type=stored.type, digest=stored.digest, path=shown)
         if export:
             export.put_in_place()

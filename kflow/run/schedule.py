@@ -126,12 +126,13 @@ class Schedule:
 
     def finish(self, name: str, *, good: bool) -> None:
         """Note the end of a step that was started; what hangs on one that failed will never be ready."""
-        followers = self._again.pop(name, self._followers[name])
-        if good:
-            for each in followers:
-                self._missing[each] -= 1
-                if not self._missing[each]:
-                    insort(self._ready, self._place[each])
+        if not good:
+            self._again.setdefault(name, [])  # also for one that is put off later
+            return
+        for each in self._again.pop(name, self._followers[name]):
+            self._missing[each] -= 1
+            if not self._missing[each]:
+                insort(self._ready, self._place[each])
 
 
 def machine(gpus: tuple[str, ...], jobs: int | None = None) -> Capacity:

@@ -85,6 +85,8 @@ class Run:
     """The digests of the outputs so far, by ``step.output``."""
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
+    yielding: set[str] = field(default_factory=set)
+    """The steps that are not run by force: another run has replaced what they gave, or they were run already."""
     at: str | None = None
     """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)
@@ -111,6 +113,8 @@ class Running:
     began: float
     has_log: bool
     """Whether it may have a log: a process of its own."""
+    inputs: Mapping[str, Entry]
+    """The entry of each step that it takes an output of."""
 
 
 def is_selected(run: Run, name: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from kflow.document import parse_scalar
 
 _Pairs = tuple[tuple[str, str], ...]
 _SHORT = 4
-"""Shorter values are hidden where they stand by themselves: within a word or a number they are something else."""
+"""Shorter values, and words, are hidden where they stand by themselves: within another word they are something else."""
 
 
 def hide_values(text: str, variables: Mapping[str, str], others: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -53,16 +53,20 @@ def _compile(variables: _Pairs, others: _Pairs) -> tuple[re.Pattern[str], Mappin
 
 
 def _pattern(form: str) -> str:
-    return rf"(?<![\w.]){re.escape(form)}(?!\w|\.\w)" if len(form) < _SHORT else re.escape(form)
+    may_be_within = len(form) < _SHORT or form.isalpha()
+    return rf"(?<![\w.]){re.escape(form)}(?!\w|\.\w)" if may_be_within else re.escape(form)
 
 
-def _forms(value: str) -> Iterator[str]:
-    """Yield the texts that a value may be told as."""
+@cache
+def _forms(value: str) -> tuple[str, ...]:
+    """Return the texts that a value may be told as."""
     read = list(_scalars(parse_scalar(value)))
+    found = []
     for text in (value, *read) if read else ():
         # Paths are told in their shortest form, and absolute.
         plain = os.path.normpath(text) if "/" in text else text
-        yield from (each for each in (text, plain, re.sub(r"^(\.\./)+", "", plain)) if re.search(r"\w", each))
+        found += [each for each in (text, plain, re.sub(r"^(\.\./)+", "", plain)) if re.search(r"\w", each)]
+    return tuple(dict.fromkeys(found))
 
 
 def _scalars(value: Any) -> Iterator[str]:

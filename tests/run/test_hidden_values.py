@@ -70,3 +70,16 @@ def test_a_value_is_not_kept_in_the_error_of_a_step(make_folder: MakeFolder, mon
     assert "https://h/hunter2" in failed.stdout
     assert "https://h/${env.KEY}" in str(folder.records()[0].steps["f"].error)
     assert "hunter2" not in folder.records()[0].model_dump_json()
+
+
+@pytest.mark.usefixtures("kinds")
+def test_the_path_of_a_file_is_kept_as_the_workflow_has_it(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short value within a word would not be found there."""
+    folder = make_folder('kflow: 1\nname: w\nsteps: {n: {kind: note, text: a, to_file: "out${env.PIN}.txt"}}\n')
+    monkeypatch.setenv("PIN", "739")
+    folder.kflow("run", "w.yaml")
+
+    assert (folder.path / "out739.txt").exists()
+    assert folder.records()[0].steps["n"].outputs["file"].path == "out${env.PIN}.txt"

@@ -1,5 +1,6 @@
 """Results that are damaged, replaced or lost while a run takes them: none is kept under the fingerprint of others."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,11 @@ def test_a_damaged_result_that_two_steps_take_is_made_again_once(
     assert len(list((tmp_path / "store" / "damaged").iterdir())) == 1
 
 
-def test_a_result_that_is_replaced_while_a_step_takes_it(make_folder: MakeFolder, tmp_path: Path) -> None:
-    """Another run has made it anew, with other bytes: what was made of both is not kept, and the step is done again."""
+@pytest.mark.parametrize("options", [[], ["--force"]], ids=["", "by force"])
+def test_a_result_that_is_replaced_while_a_step_takes_it(
+    make_folder: MakeFolder, tmp_path: Path, options: list[str]
+) -> None:
+    """Another run has made it anew, with other bytes: these are taken, so that two runs do not do so for ever."""
     text = """
 kflow: 1
 name: notes
@@ -75,7 +79,7 @@ steps:
     folder = make_folder(text)
     folder.kflow("run", "w.yaml", "--only", "up")
     before = digest_file(stored(tmp_path / "store", folder.records()[0].steps["up"]))
-    slow = folder.start("run", "w.yaml", "--set", f"after={folder.path / 'go'}")
+    slow = folder.start("run", "w.yaml", *options, "--set", f"after={folder.path / 'go'}")
     folder.wait_until_it_runs("a")
     folder.kflow("run", "w.yaml", "--only", "up", "--force")
     folder.write("go", "")
@@ -86,7 +90,75 @@ steps:
     made, up = stored(tmp_path / "store", record.steps["a"]), stored(tmp_path / "store", record.steps["up"])
     assert made.read_text() == "a" + up.read_text()
     assert list(record.steps["a"].inputs.values()) == [digest_file(up)] == [record.steps["up"].outputs["file"].digest]
+    assert record.steps["up"].status == "reused"
     assert digest_file(up) != before
+
+
+def test_a_result_that_is_replaced_when_nothing_takes_it_any_more(make_folder: MakeFolder) -> None:
+    """The next run sees to it, and is not told by what this one has left that there is nothing to do."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up, is_noisy: true}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
+  last: {kind: note, text: last, needs: [a], after: go}
+"""
+    folder = make_folder(text)
+    time.sleep(0.2)  # what was written just now is not relied on anyhow
+    first = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("last")
+    folder.kflow("run", "w.yaml", "--only", "up", "--force")
+    folder.write("go", "")
+    first.communicate()
+    folder.kflow("run", "w.yaml")
+
+    assert folder.statuses() == {"up": "reused", "a": "run", "last": "reused"}
+
+
+def test_what_was_reused_beside_a_damaged_result_is_decided_anew(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Else the run would end with a result of two different ones, and be told to be done."""
+    folder = make_folder(TWO_TAKERS.replace("a ${params.text}", "a").replace("MEMORY", "1 MB"))
+    folder.kflow("run", "w.yaml")
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.kflow("run", "w.yaml", "--set", "text=second")
+    planned = folder.kflow("plan", "w.yaml", "--set", "text=second", "--exit-code")
+
+    assert folder.statuses() == dict.fromkeys(("up", "a", "b", "both"), "run")
+    assert is_true(tmp_path / "store", folder)
+    assert planned.returncode == 0, planned.stdout
+
+
+def test_a_result_that_cannot_be_made_again_stops_what_takes_it(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """All of it, whenever it finds out; the record does not say that the result is there."""
+    text = """
+kflow: 1
+name: notes
+params: {text: first, after: /, fails: /none}
+steps:
+  up: {kind: note, text: up, fails_with: "${params.fails}"}
+  first: {kind: note, text: "${params.text}"}
+  slow: {kind: note, text: "${params.text} slow", takes: {up: "${up}"}, after: "${params.after}"}
+  a: {kind: note, text: "${params.text} a", takes: {up: "${up}"}, needs: [wait]}
+  wait: {kind: note, text: "${params.text} wait", after: "${params.fails}"}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up")
+    up = folder.records()[0].steps["up"]
+    sets = ("text=second", f"after={folder.path / 'go'}", f"fails={folder.path / 'fails'}")
+    run = folder.start("run", "w.yaml", "--keep-going", *(word for each in sets for word in ("--set", each)))
+    folder.wait_until_it_runs("slow")
+    damage(tmp_path / "store", up)
+    folder.write("fails", "")
+    while folder.statuses()["up"] != "failed":
+        assert run.poll() is None
+        time.sleep(0.05)
+    folder.write("go", "")
+    out, err = run.communicate()
+
+    assert (run.returncode, err) == (1, ""), out
+    assert folder.statuses() == {"first": "run", "wait": "run", "up": "failed", "slow": "not run", "a": "not run"}
+    assert folder.records()[0].steps["up"].outputs == {}
 
 
 def test_a_step_that_was_not_chosen_and_whose_result_is_lost_fails_what_needs_it(

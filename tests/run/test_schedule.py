@@ -59,8 +59,10 @@ def test_what_hangs_on_a_failure_never_starts(needs: dict[str, list[str]], data:
 
 @given(graphs(), st.randoms(use_true_random=False))
 def test_what_is_done_again_is_waited_for(needs: dict[str, list[str]], random: Any) -> None:
-    """A step that finds a result damaged has it done again; nothing starts beside that, and in the end all is done."""
-    schedule, taken, done, left = Schedule(needs), {}, {}, 8  # the number of times that each was done
+    """Nothing starts that takes it; in the end all is done but for what failed, and what hangs on that."""
+    schedule, taken, left = Schedule(needs), {}, 8
+    done: dict[str, int] = {}  # the number of times that each was done, less than zero while it is done again
+    failed: set[str] = set()
     while True:
         for name in schedule.ready():
             assert set(needs[name]) <= {each for each, count in done.items() if count > 0}
@@ -77,12 +79,19 @@ def test_what_is_done_again_is_waited_for(needs: dict[str, list[str]], random: A
                 done[damaged] = -done[damaged]
                 schedule.redo(damaged)
             schedule.put_off(name)
+        elif random.random() < 0.1:
+            failed.add(name)
+            schedule.finish(name, good=False)
         else:
             done[name] = abs(done.get(name, 0)) + 1
             schedule.finish(name, good=True)
 
-    assert sorted(done) == sorted(needs)
-    assert all(count > 0 for count in done.values())
+    lost = set(failed)
+    for name, before in needs.items():
+        if lost & set(before):
+            lost.add(name)
+    assert {name for name, count in done.items() if count > 0} >= set(needs) - lost
+    assert not failed & {name for name, count in done.items() if count > 0}
 
 
 @given(DEMANDS, st.lists(DEMANDS, max_size=4), st.integers(1, 8), st.integers(0, 4))
