@@ -67,6 +67,7 @@ class Note(StepSpec, kind="note", version=1):
     is_noisy: bool = False
     takes: dict[str, File] = Field(default_factory=dict)
     after: Annotated[str, NotFingerprinted()] = "/"
+    then: Annotated[str, NotFingerprinted()] = "/"
     fails_with: Annotated[str | None, NotFingerprinted()] = None
     to_file: Annotated[OutputPath | None, NotFingerprinted()] = None
 
@@ -89,6 +90,9 @@ class Note(StepSpec, kind="note", version=1):
         path = context.workdir / "note.txt"
         noise = os.urandom(8).hex() if self.is_noisy else ""
         path.write_text(self.text + noise + "".join(context.path(file).read_text() for file in self.takes.values()))
+        while not Path(self.then).exists():
+            time.sleep(0.02)
+            context.report({"event": "waiting"})
         return self.Outputs(file=path)
 '''
 

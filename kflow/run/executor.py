@@ -177,7 +177,7 @@ def _do_steps(run: Run) -> None:
         if news == _BEGUN:
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
         elif news == _PUSHED:
-            run.pushing.discard(step)
+            run.pushing.remove(step)
         elif isinstance(news, Mapping):
             run.report(events.StepProgress(step, news))
         else:
@@ -190,7 +190,7 @@ def _tell_of_blocked(run: Run) -> None:
         return
     for name, needs in run.schedule.needs.items():
         lost = next((each for each in needs if each not in run.entries and not is_selected(run, each)), None)
-        if lost and is_selected(run, name):
+        if lost and is_selected(run, name) and name not in run.entries:
             why = f"it needs step {lost!r}, which was not chosen and has no result to reuse any more"
             fail(run, name, StepFailure(f"{why}; a run with '--until {name}' makes both"))
 
@@ -198,7 +198,7 @@ def _tell_of_blocked(run: Run) -> None:
 def _end(run: Run, step: str, outcome: Any) -> None:
     """Take what came of a step; its thread goes on to push what it made."""
     if _is_pushed(run.crew, outcome):
-        run.pushing.add(step)
+        run.pushing.append(step)
     end_step(run, step, outcome)
     if run.wishes.lock and step in run.entries:
         _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))

@@ -38,6 +38,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     del run.running[name]
     if any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
+        run.yielding.add(name)
         _start_again(run, name)  # what it was made of counts no more
         return
     if outcome.origin == "made":
@@ -60,7 +61,7 @@ def note_log(run: Run, name: str) -> None:
 def _put_off(run: Run, name: str, damaged: InputDamaged) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
     upstream = damaged.step
-    if run.entries.get(upstream) is damaged.entry:
+    if run.entries.get(upstream) is damaged.entry and not damaged.is_remade:
         fingerprint = damaged.entry.manifest.fingerprint
         present = run.store.lookup(fingerprint)
         is_replaced = present is not None and present.digests != damaged.entry.digests  # by another run
@@ -78,10 +79,12 @@ def _put_off(run: Run, name: str, damaged: InputDamaged) -> None:
 
 
 def _do_again(run: Run, name: str) -> None:
-    """Have a step that was done decided anew, and with it those that were done with what it gave."""
-    again = {name}
+    """Have a step that was done decided anew, and those that gave the same, or were done with what it gave."""
+    fingerprint, again = run.entries[name].manifest.fingerprint, {name}
     for each in run.bound.order:
-        if each == name or (each in run.entries and again & {link.step for link in run.bound.links[each]}):
+        entry = run.entries.get(each)
+        is_same = entry is not None and entry.manifest.fingerprint == fingerprint
+        if is_same or (entry and again & {link.step for link in run.bound.links[each]}):
             again.add(each)
             del run.entries[each]
             run.schedule.redo(each)

@@ -90,8 +90,8 @@ class Run:
     at: str | None = None
     """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)
-    pushing: set[str] = field(default_factory=set)
-    """The steps whose results are on their way to the remote."""
+    pushing: list[str] = field(default_factory=list)
+    """The steps whose results are on their way to the remote; one that is done again may be so twice."""
     has_failed: bool = False
     inbox: "queue.SimpleQueue[tuple[str, Any]]" = field(default_factory=queue.SimpleQueue)
     """What the threads of the steps have to say: the step, and an event, an entry or what went wrong."""

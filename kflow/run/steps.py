@@ -15,6 +15,7 @@ from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.run.workers import Workers
+from kflow.signature import INODE
 from kflow.spec.base import StepSpec
 from kflow.store.entry import Entry, Manifest, Output
 from kflow.store.remote import Expected
@@ -45,10 +46,12 @@ class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
 class InputDamaged(RunError):  # noqa: N818  it is the outcome of a step
     """The stored result of a step that this one takes is damaged, or another one is in its place."""
 
-    def __init__(self, step: str, entry: Entry) -> None:
+    def __init__(self, step: str, entry: Entry, *, is_remade: bool = False) -> None:
         super().__init__(f"the stored result of step {step!r} is damaged")
         self.step = step
         self.entry = entry
+        self.is_remade = is_remade
+        """Whether it was made again meanwhile, with the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +220,12 @@ def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
     try:
         yield
     finally:
-        touched = {step: taken for step, taken in job.inputs.items() if _stamp(taken) != before[step]}
-        try:
-            _require_sound(touched, store)
-        except InputDamaged:
-            shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
-            raise
+        for step, taken in job.inputs.items():
+            now = _stamp(taken)
+            is_sound = now == before[step] or store.is_sound(taken)
+            if not is_sound or _inodes(now) != _inodes(before[step]):
+                shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+                raise InputDamaged(step, taken, is_remade=is_sound)
 
 
 def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
@@ -231,11 +234,16 @@ def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
             raise InputDamaged(step, taken)
 
 
-def _stamp(entry: Entry) -> object:
-    """Return the state of what is stored; None where it has gone."""
+def _stamp(entry: Entry) -> Mapping[str, list[int | str]]:
+    """Return the state of what is stored; nothing where it has gone."""
     with contextlib.suppress(OSError):
         return entry.stamp()
-    return None
+    return {}
+
+
+def _inodes(stamp: Mapping[str, list[int | str]]) -> list[int | str]:
+    """Tell which files those are: what was made again is sound, and not what was read."""
+    return [each[INODE] for each in stamp.values()]
 
 
 @contextlib.contextmanager

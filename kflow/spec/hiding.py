@@ -11,6 +11,7 @@ from typing import Any
 from kflow.document import parse_scalar
 
 _Pairs = tuple[tuple[str, str], ...]
+_LETTER = r"[^\W\d_]"
 _SHORT = 4
 """Shorter values, and words, are hidden where they stand by themselves: within another word they are something else."""
 
@@ -53,8 +54,9 @@ def _compile(variables: _Pairs, others: _Pairs) -> tuple[re.Pattern[str], Mappin
 
 
 def _pattern(form: str) -> str:
-    may_be_within = len(form) < _SHORT or form.isalpha()
-    return rf"(?<![\w.]){re.escape(form)}(?!\w|\.\w)" if may_be_within else re.escape(form)
+    if len(form) < _SHORT:
+        return rf"(?<![\w.]){re.escape(form)}(?!\w|\.\w)"
+    return rf"(?<!{_LETTER}){form}(?!{_LETTER})" if form.isalpha() else re.escape(form)
 
 
 @cache

@@ -129,6 +129,37 @@ def test_what_was_reused_beside_a_damaged_result_is_decided_anew(make_folder: Ma
     assert planned.returncode == 0, planned.stdout
 
 
+def test_a_step_that_has_read_damaged_bytes_is_done_again(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Though what it took is sound again when it ends: another step has had it made once more, with the same bytes."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}, after: read, then: end}
+  b: {kind: note, text: b, takes: {up: "${up}"}, needs: [first]}
+  first: {kind: note, text: first, after: found}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up")
+    up = folder.records()[0].steps["up"]
+    run = folder.start("run", "w.yaml", "--jobs", "3")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    damage(tmp_path / "store", up)
+    folder.write("read", "")
+    time.sleep(0.3)
+    folder.write("found", "")
+    while folder.statuses()["up"] != "run":
+        assert run.poll() is None
+        time.sleep(0.05)
+    folder.write("end", "")
+    out, err = run.communicate()
+
+    assert run.returncode == 0, out + err
+    assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup"
+
+
 def test_a_result_that_cannot_be_made_again_stops_what_takes_it(make_folder: MakeFolder, tmp_path: Path) -> None:
     """All of it, whenever it finds out; the record does not say that the result is there."""
     text = """

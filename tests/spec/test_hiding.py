@@ -43,3 +43,8 @@ def test_the_longest_value_is_hidden_first_and_no_name_is_a_value() -> None:
 def test_a_short_value_of_another_step_is_no_secret_of_this_one() -> None:
     """It stands in all kinds of texts and means something else; a long one is found wherever it gets to."""
     assert hide_values("1 in the secret", {}, {"A": "1", "B": "secret"}) == "1 in the ${env.B}"
+
+
+def test_a_word_is_hidden_but_not_within_another_one() -> None:
+    """What has no letter beside it stands by itself: a dot, a digit or a line says nothing else."""
+    assert hide_values("database/data.h5, my_data2", {"D": "data"}) == "database/${env.D}.h5, my_${env.D}2"
