@@ -38,8 +38,8 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     del run.running[name]
     if any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
-        run.yielding.add(name)
-        _start_again(run, name)  # what it was made of counts no more
+        run.yielding.add(name)  # what it was made of counts no more; if that is made with the same bytes, this counts
+        _start_again(run, name)
         return
     if outcome.origin == "made":
         if outcome.note:
@@ -106,9 +106,9 @@ def _forget(run: Run, name: str) -> None:
         run.files.pop(f"{name}.{output}", None)
     step.status, step.outputs = "not run", {}
     run.record.metrics.pop(name, None)
-    waiting = (each for each, needs in run.schedule.needs.items() if name in needs and each not in run.running)
-    for each in (name, *waiting):
-        run.decided.pop(each, None)
+    for each in (name, *run.schedule.followers(name)):
+        if each not in run.running:
+            run.decided.pop(each, None)
 
 
 def fail(run: Run, name: str, failure: StepFailure) -> None:

@@ -74,6 +74,7 @@ class Schedule:
     _followers: dict[str, list[str]] = field(init=False)
     _ready: list[int] = field(init=False)
     _again: dict[str, list[str]] = field(default_factory=dict)
+    """For each step that is done again, or has failed, those that were put off until it is done."""
 
     def __post_init__(self) -> None:
         self._names = tuple(self.needs)
@@ -91,6 +92,10 @@ class Schedule:
         while (index := bisect_right(self._ready, place)) < len(self._ready):
             place = self._ready[index]
             yield self._names[place]
+
+    def followers(self, name: str) -> Sequence[str]:
+        """Return the steps that need one."""
+        return self._followers[name]
 
     def start(self, name: str) -> None:
         """Take a step that is ready."""
