@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 State = tuple[int, int, int, int, int]
 """Size, time of the last write, time of the last change of any kind, inode and mode."""
-INODE = 3
-"""The place of the inode in a state."""
+MTIME = 1
+"""The place of the time of the last write in a state."""
 
 ABSENT: State = (-1, -1, -1, -1, -1)
 TICK = 100_000_000

@@ -68,6 +68,7 @@ class Note(StepSpec, kind="note", version=1):
     takes: dict[str, File] = Field(default_factory=dict)
     after: Annotated[str, NotFingerprinted()] = "/"
     then: Annotated[str, NotFingerprinted()] = "/"
+    spoils: Annotated[bool, NotFingerprinted()] = False
     fails_with: Annotated[str | None, NotFingerprinted()] = None
     to_file: Annotated[OutputPath | None, NotFingerprinted()] = None
 
@@ -90,6 +91,9 @@ class Note(StepSpec, kind="note", version=1):
         path = context.workdir / "note.txt"
         noise = os.urandom(8).hex() if self.is_noisy else ""
         path.write_text(self.text + noise + "".join(context.path(file).read_text() for file in self.takes.values()))
+        for file in self.takes.values() if self.spoils else ():
+            with open(context.path(file), "r+") as stream:
+                stream.write("?")
         while not Path(self.then).exists():
             time.sleep(0.02)
             context.report({"event": "waiting"})

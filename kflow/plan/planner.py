@@ -87,8 +87,8 @@ class Planner:
     bound: Bound
     store: Lookup
     surroundings: Surroundings
-    previous: Mapping[str, Mapping[str, Any]]
-    """The components of each step in the last run of this workflow."""
+    previous: dict[str, Mapping[str, Any]]
+    """The components of each step when it was last done; a run adds what it has done itself and does again."""
     unfinished: Mapping[str, str] = field(default_factory=dict)
     """How the last try of a step ended that was not done since: failed or interrupted."""
 

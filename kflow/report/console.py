@@ -17,6 +17,7 @@ from kflow.run import events
 _WIDTH = 34
 _WORDS = {
     "output": "    {step} | {line}",
+    "put off": "    the stored result of {upstream} {loss}; {step} is put off until it is sound",
     "waiting": "    {step} waits for the same result, which is being made already",
     "retry": "    {text}",
     "note": "    {step}: {text}",

@@ -21,7 +21,7 @@ from kflow.plan.select import Needs, needed
 from kflow.run import events
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
-from kflow.run.outcomes import end_step, fail, finish, keep, note_log, without_values
+from kflow.run.outcomes import end_step, fail, finish, keep_stored, note_log, without_values
 from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
@@ -188,9 +188,14 @@ def _tell_of_blocked(run: Run) -> None:
     """Fail the chosen steps that wait for one that was not chosen and has lost its result since the run began."""
     if run.has_failed:
         return
+    lost_above: dict[str, str] = {}
     for name, needs in run.schedule.needs.items():
-        lost = next((each for each in needs if each not in run.entries and not is_selected(run, each)), None)
-        if lost and is_selected(run, name) and name not in run.entries:
+        lost = next((lost_above[each] for each in needs if each in lost_above), None)
+        if name in run.entries:
+            continue
+        if not is_selected(run, name):
+            lost_above[name] = lost or name
+        elif lost:
             why = f"it needs step {lost!r}, which was not chosen and has no result to reuse any more"
             fail(run, name, StepFailure(f"{why}; a run with '--until {name}' makes both"))
 
@@ -243,9 +248,8 @@ def _start_ready(run: Run) -> None:
         action = run.decided.get(name) or _decide(run, name)
         if action.verdict is Verdict.REUSE:
             assert isinstance(action.entry, Entry), "the store of a run gives entries"
-            run.report(events.StepReused(name, run.record.steps[name].kind))
             run.schedule.start(name)
-            keep(run, name, action.entry, "reused")
+            keep_stored(run, name, action.entry)
         elif _may_run(run, name) or _may_pull(run, name):
             _start(run, name, action)
 

@@ -1,6 +1,5 @@
 """What came of the steps of a run: results that are kept, failures that are told, and the record that has it all."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,44 +11,66 @@ from kflow.run.clock import now
 from kflow.run.exports import find_exports
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
-from kflow.run.steps import Cancelled, InputDamaged, StepFailure
+from kflow.run.steps import Cancelled, InputChanged, InputLost, Loss, Outcome, StepFailure, in_short, stamp
 from kflow.spec.hiding import hide_values
 from kflow.store.entry import Entry
 
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
 """Why a step that was started was not run after all."""
+_PATIENCE = 2
+"""How often a step is put off because of damage; a third time tells that it is to blame, or the disk is."""
 
 
 def end_step(run: Run, name: str, outcome: Any) -> None:
     """Note what came of a step: a result, a failure, or something that ends the run."""
-    step = run.record.steps[name]
-    running = run.running[name]
-    step.duration = round(time.monotonic() - running.began, 3)
-    note_log(run, name)
-    if isinstance(outcome, StepFailure):
-        del run.running[name]
-        fail(run, name, outcome)
-        return
-    if isinstance(outcome, InputDamaged):
-        del run.running[name]
-        _put_off(run, name, outcome)
-        return
-    if isinstance(outcome, BaseException):
+    if isinstance(outcome, BaseException) and not isinstance(outcome, StepFailure | InputLost):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
-    del run.running[name]
-    if any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
-        run.yielding.add(name)  # what it was made of counts no more; if that is made with the same bytes, this counts
+    note_log(run, name)
+    running = run.running.pop(name)
+    run.record.steps[name].duration = round(time.monotonic() - running.began, 3)
+    if isinstance(outcome, InputLost):
+        _put_off(run, name, outcome)
+    elif any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
+        # What it was made of counts no more; if that is made with the same bytes, a result counts that it gave.
+        if not isinstance(outcome, StepFailure):
+            run.yielding.add(name)
+            _note_made(run, name, outcome)
         _start_again(run, name)
-        return
+    elif isinstance(outcome, StepFailure):
+        fail(run, name, outcome)
+    else:
+        _keep_outcome(run, name, outcome)
+
+
+def _keep_outcome(run: Run, name: str, outcome: Outcome) -> None:
+    step = run.record.steps[name]
+    _note_made(run, name, outcome)
     if outcome.origin == "made":
         if outcome.note:
             step.reason += f"; {without_values(run, name, outcome.note)}"
         summary = events.summarize(outcome.entry.manifest.outputs.values())
-        run.report(events.StepFinished(name, step.kind, step.duration, summary))
+        run.report(events.StepFinished(name, step.kind, step.duration or 0.0, summary))
     else:
         step.reason = f"the same as step {outcome.twin!r} of this run" if outcome.twin else _REASONS[outcome.origin]
         run.report(events.StepReused(name, step.kind, step.reason))
     keep(run, name, outcome.entry, "run" if outcome.origin == "made" else "reused")
+
+
+def _note_made(run: Run, name: str, outcome: Outcome) -> None:
+    if outcome.origin == "made":
+        run.made[name] = outcome.entry.manifest
+
+
+def keep_stored(run: Run, name: str, entry: Entry) -> None:
+    """Note a step whose result was in the store; one that this run has made itself was run, though decided anew."""
+    step = run.record.steps[name]
+    is_made = run.made.get(name) == entry.manifest
+    if is_made:
+        step.verdict, step.reason = "run", "made by this run, of inputs that were made again with the same bytes"
+    else:
+        step.duration = step.log = None
+    run.report(events.StepReused(name, step.kind, "made by this run, and still true" if is_made else ""))
+    keep(run, name, entry, "run" if is_made else "reused")
 
 
 def note_log(run: Run, name: str) -> None:
@@ -58,23 +79,40 @@ def note_log(run: Run, name: str) -> None:
         run.record.steps[name].log = f"logs/{name}.log"
 
 
-def _put_off(run: Run, name: str, damaged: InputDamaged) -> None:
+def _put_off(run: Run, name: str, lost: InputLost) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
-    upstream = damaged.step
-    if run.entries.get(upstream) is damaged.entry and not damaged.is_remade:
-        fingerprint = damaged.entry.manifest.fingerprint
-        present = run.store.lookup(fingerprint)
-        is_replaced = present is not None and present.digests != damaged.entry.digests  # by another run
-        if not is_replaced and not is_selected(run, upstream):
-            with contextlib.suppress(OSError):  # where the store cannot be written, the next run finds it again
-                run.store.set_aside(fingerprint)
-            fail(run, name, StepFailure(f"{damaged}; a run with '--until {upstream}' makes it again"))
-            return
-        if is_replaced:  # one of both has to give way, or they replace each other's for ever
+    loss = lost.loss if run.entries.get(lost.step) is lost.entry else Loss.REMADE
+    if loss is Loss.DAMAGED and stamp(lost.entry) != lost.stamp:  # another run has seen to it since
+        loss = Loss.REMADE
+    if loss is Loss.DAMAGED:
+        _set_aside(run, lost)
+    run.put_off[name] += loss is not Loss.REPLACED  # other runs do that once each
+    if run.put_off[name] > _PATIENCE:
+        why = f"{lost} each time that this step took it: no step may change what it is given, and no disk"
+        fail(run, name, StepFailure(why))
+    elif loss is Loss.DAMAGED and not is_selected(run, lost.step) and run.crew.sharing is None:
+        first = "'kflow store verify' sets it aside, and then " if run.store.base else ""
+        fail(run, name, StepFailure(f"{lost}; {first}a run with '--until {lost.step}' makes it again"))
+    else:
+        _wait_for_another(run, name, lost.step, loss)
+
+
+def _set_aside(run: Run, lost: InputLost) -> None:
+    try:
+        run.store.set_aside(lost.entry.manifest.fingerprint)
+    except OSError:
+        if is_selected(run, lost.step):  # else nothing is made in its place, and the next run finds it again
+            raise
+
+
+def _wait_for_another(run: Run, name: str, upstream: str, loss: Loss) -> None:
+    """Put a step off until what it takes is there, which is decided anew if it has gone."""
+    if not run.has_failed or run.wishes.keeps_going:  # else nothing is made any more, and what was done is done
+        run.report(events.StepProgress(name, {"event": "put off", "upstream": upstream, "loss": str(loss)}))
+        if loss is Loss.REPLACED:  # one of both has to give way, or they replace each other's for ever
             run.yielding.add(upstream)
-        else:
-            run.store.set_aside(fingerprint)
-        _do_again(run, upstream)
+        if loss is not Loss.REMADE:
+            _do_again(run, upstream)
     _start_again(run, name)
 
 
@@ -87,6 +125,8 @@ def _do_again(run: Run, name: str) -> None:
         if is_same or (entry and again & {link.step for link in run.bound.links[each]}):
             again.add(each)
             del run.entries[each]
+            # Its reason is what differs from then.
+            run.planner.previous[each] = run.record.steps[each].components or {}
             run.schedule.redo(each)
             _forget(run, each)
     run.yielding |= again - {name}  # by force they were run already
@@ -106,6 +146,7 @@ def _forget(run: Run, name: str) -> None:
         run.files.pop(f"{name}.{output}", None)
     step.status, step.outputs = "not run", {}
     run.record.metrics.pop(name, None)
+    run.note(name, is_end=False)
     for each in (name, *run.schedule.followers(name)):
         if each not in run.running:
             run.decided.pop(each, None)
@@ -115,14 +156,20 @@ def fail(run: Run, name: str, failure: StepFailure) -> None:
     """Note that a step failed, and tell why; what hangs on it will not be started."""
     document = run.bound.workflow.document
     step = run.record.steps[name]
-    step.status, step.error = "failed", without_values(run, name, str(failure))
+    step.status, step.error = "failed", _told(run, failure, without_values(run, name, str(failure)))
     run.has_failed = True
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
-    message = f"step {name!r} ({step.kind}) failed: {failure}"
+    message = f"step {name!r} ({step.kind}) failed: {_told(run, failure, str(failure))}"
     diagnostic = Diagnostic(message, document.key_mark(("steps", name)))
     log = run.folder / step.log if step.log and run.wishes.exports else None
     run.report(events.StepFailed(name, diagnostic, document.source, log, failure.traceback))
+
+
+def _told(run: Run, failure: StepFailure, text: str) -> str:
+    """Return what is told of a failure: a file that was changed lies near the workflow, and nobody wants a novel."""
+    # Only now, as values of variables can be found in what is whole alone.
+    return in_short(text.replace(f"{run.workspace.root}/", "", 1) if isinstance(failure, InputChanged) else text)
 
 
 def without_values(run: Run, name: str, text: str) -> str:

@@ -27,4 +27,4 @@ def make_planner(
 
     place = workflow_place(workspace.root, path)
     previous = read_previous(store.root, place, bound.order)
-    return Planner(bound, lookup, workspace, previous.components, previous.unfinished)
+    return Planner(bound, lookup, workspace, dict(previous.components), previous.unfinished)

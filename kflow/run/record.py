@@ -226,6 +226,7 @@ def _add_journal(record: RunRecord, folder: Path) -> None:
         with contextlib.suppress(ValidationError):
             if name in record.steps:
                 record.steps[name] = StepRecord.model_validate(state)
+                record.metrics.pop(name, None)  # it may be done again
                 if metrics:
                     record.metrics[name] = metrics
 

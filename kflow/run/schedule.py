@@ -73,7 +73,7 @@ class Schedule:
     _missing: dict[str, int] = field(init=False)
     _followers: dict[str, list[str]] = field(init=False)
     _ready: list[int] = field(init=False)
-    _again: dict[str, list[str]] = field(default_factory=dict)
+    _held_up: dict[str, set[str]] = field(default_factory=dict)
     """For each step that is done again, or has failed, those that were put off until it is done."""
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Schedule:
 
     def redo(self, name: str) -> None:
         """Let a step that had finished be done again; those that need it and were not started wait for it."""
-        self._again[name] = []
+        self._held_up[name] = set()
         for each in self._followers[name]:
             if self._is_ready(each):
                 self.start(each)
@@ -121,8 +121,9 @@ class Schedule:
     def _await(self, name: str) -> None:
         """Let a step wait for those of its needs that are done again."""
         for each in self.needs[name]:
-            if name not in self._again.get(each, (name,)):
-                self._again[each].append(name)
+            held_up = self._held_up.get(each)
+            if held_up is not None and name not in held_up:
+                held_up.add(name)
                 self._missing[name] += 1
 
     def _is_ready(self, name: str) -> bool:
@@ -132,9 +133,9 @@ class Schedule:
     def finish(self, name: str, *, good: bool) -> None:
         """Note the end of a step that was started; what hangs on one that failed will never be ready."""
         if not good:
-            self._again.setdefault(name, [])  # also for one that is put off later
+            self._held_up.setdefault(name, set())  # also for one that is put off later
             return
-        for each in self._again.pop(name, self._followers[name]):
+        for each in self._held_up.pop(name, self._followers[name]):
             self._missing[each] -= 1
             if not self._missing[each]:
                 insort(self._ready, self._place[each])

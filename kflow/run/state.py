@@ -2,6 +2,7 @@
 
 import queue
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.sharing import Sharing
 from kflow.run.steps import Crew
 from kflow.run.threads import Threads
-from kflow.store.entry import Entry
+from kflow.store.entry import Entry, Manifest
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
@@ -86,7 +87,12 @@ class Run:
     decided: dict[str, Action] = field(default_factory=dict)
     running: dict[str, "Running"] = field(default_factory=dict)
     yielding: set[str] = field(default_factory=set)
-    """The steps that are not run by force: another run has replaced what they gave, or they were run already."""
+    """The steps that are not run by force: another run has replaced what they gave, they were run already, or what
+    they gave counts if that which it was made of is made with the same bytes."""
+    made: dict[str, Manifest] = field(default_factory=dict)
+    """What each step of this run has made, whether that counts by now or not."""
+    put_off: Counter[str] = field(default_factory=Counter)
+    """How often each step was put off because what it takes was damaged."""
     at: str | None = None
     """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)

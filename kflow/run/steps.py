@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,16 @@ from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.run.workers import Workers
-from kflow.signature import INODE
+from kflow.signature import MTIME, state
 from kflow.spec.base import StepSpec
-from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.entry import MANIFEST, Entry, Manifest, Output
 from kflow.store.remote import Expected
 from kflow.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
 _LONGEST_PAUSE = 60.0
+_LONGEST = 600
+"""Characters of a failure that are told."""
 _LITTLE = 2**20
 """Bytes; a disk with less is full, for a library that writes in blocks."""
 
@@ -35,6 +38,11 @@ class StepFailure(RunError):  # noqa: N818  it is the outcome of a step
         self.traceback = traceback
 
 
+def in_short(text: str) -> str:
+    """Cut off what is no sentence any more; the log of a step has it whole."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
 class InputChanged(StepFailure):
     """A file that the step rests on is not the one in its fingerprint any more; another try would not help."""
 
@@ -43,15 +51,28 @@ class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
     """The run is over, and the step with it."""
 
 
-class InputDamaged(RunError):  # noqa: N818  it is the outcome of a step
-    """The stored result of a step that this one takes is damaged, or another one is in its place."""
+class Loss(StrEnum):
+    """What became of a stored result that a step takes."""
 
-    def __init__(self, step: str, entry: Entry, *, is_remade: bool = False) -> None:
-        super().__init__(f"the stored result of step {step!r} is damaged")
+    DAMAGED = "was damaged"
+    REMADE = "was damaged, and was made again meanwhile"
+    REPLACED = "was replaced by another run"
+
+
+Stamp = Mapping[str, list[int | str]]
+"""The state of the files of an entry; nothing where it has gone."""
+
+
+class InputLost(RunError):  # noqa: N818  it is the outcome of a step
+    """The stored result of a step that this one takes is not what was published, or was not all the time."""
+
+    def __init__(self, step: str, entry: Entry, loss: Loss, stamp: Stamp) -> None:
+        super().__init__(f"the stored result of step {step!r} {loss}")
         self.step = step
         self.entry = entry
-        self.is_remade = is_remade
-        """Whether it was made again meanwhile, with the same bytes."""
+        self.loss = loss
+        self.stamp = stamp
+        """What was there when it was looked at: only that is set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +162,19 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
         If the step fails, after the last try.
     Cancelled
         If the run ended meanwhile.
-    InputDamaged
+    InputLost
         If a result that it takes does not hold the bytes that were published, or not to the end.
     OSError
         If the store cannot be written.
     """
     _require_sound(job.inputs, crew.store)
     with crew.store.claim(job.fingerprint, _Wait(crew, report)):
-        entry = None if job.is_forced else crew.store.lookup(job.fingerprint)
+        twin = crew.brought.get(job.fingerprint)
+        twin = twin if twin != job.name else None
+        # What a twin has made by force may be taken already: a second result would be another than what was taken.
+        entry = None if job.is_forced and not twin else crew.store.lookup(job.fingerprint)
         if entry is not None:
-            return Outcome(entry, "found", twin=crew.brought.get(job.fingerprint))
+            return Outcome(entry, "found", twin=twin)
         outcome = _bring(job, crew, report)
         crew.brought[job.fingerprint] = job.name
         return outcome
@@ -186,7 +210,7 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
             if attempt == job.spec.retries or isinstance(failure, InputChanged):
                 raise
             pause = min(2.0**attempt, _LONGEST_PAUSE)
-            report({"event": "again", "message": str(failure), "attempt": attempt + 1, "pause": pause})
+            report({"event": "again", "message": in_short(str(failure)), "attempt": attempt + 1, "pause": pause})
             if crew.over.wait(pause):
                 raise Cancelled from None
     raise AssertionError  # the last try returns or raises
@@ -214,36 +238,53 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
 
 @contextlib.contextmanager
 def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
-    """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged."""
-    before = {step: _stamp(taken) for step, taken in job.inputs.items()}
+    """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged.
+
+    That goes before what the step says itself: a failure may come of what it was given.
+    """
+    before = {step: (stamp(taken), _published(taken)) for step, taken in job.inputs.items()}
     _require_sound(job.inputs, store)
     try:
         yield
     finally:
         for step, taken in job.inputs.items():
-            now = _stamp(taken)
-            is_sound = now == before[step] or store.is_sound(taken)
-            if not is_sound or _inodes(now) != _inodes(before[step]):
+            seen, published = before[step]
+            now = stamp(taken)
+            is_sound = now == seen or store.is_sound(taken)
+            if not is_sound or _published(taken) != published:
                 shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
-                raise InputDamaged(step, taken, is_remade=is_sound)
+                raise InputLost(step, taken, Loss.REMADE if is_sound else _loss(taken, store), now)
 
 
 def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
     for step, taken in inputs.items():
+        now = stamp(taken)
         if not store.is_sound(taken):
-            raise InputDamaged(step, taken)
+            raise InputLost(step, taken, _loss(taken, store), now)
 
 
-def _stamp(entry: Entry) -> Mapping[str, list[int | str]]:
+def _loss(taken: Entry, store: Store) -> Loss:
+    """Tell what became of a result that is not what was published."""
+    present = store.lookup(taken.manifest.fingerprint)
+    if present is None:
+        return Loss.DAMAGED
+    if present.digests != taken.digests:
+        return Loss.REPLACED
+    return Loss.REMADE if store.is_sound(present) else Loss.DAMAGED
+
+
+def stamp(entry: Entry) -> Stamp:
     """Return the state of what is stored; nothing where it has gone."""
     with contextlib.suppress(OSError):
         return entry.stamp()
     return {}
 
 
-def _inodes(stamp: Mapping[str, list[int | str]]) -> list[int | str]:
-    """Tell which files those are: what was made again is sound, and not what was read."""
-    return [each[INODE] for each in stamp.values()]
+def _published(entry: Entry) -> int:
+    """Tell when an entry was published, in ns: what was made again meanwhile is sound, and not what was read."""
+    with contextlib.suppress(OSError):
+        return state(f"{entry.place}/{MANIFEST}")[MTIME] if entry.manifest.files else 0
+    return 0
 
 
 @contextlib.contextmanager
@@ -264,9 +305,10 @@ def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
 def _look_again(original: Original, job: Job, what: str) -> Original:
     found = original.look_again()
     if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
-        raise InputDamaged(original.step, job.inputs[original.step])
+        taken = job.inputs[original.step]
+        raise InputLost(original.step, taken, Loss.DAMAGED, stamp(taken))
     if found is None:
-        message = f"the file {original.path.removeprefix(job.task['root'] + '/')} {what}; run again"
+        message = f"the file {original.path} {what}; run again"
         raise InputChanged(message)
     return found
 

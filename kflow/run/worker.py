@@ -207,7 +207,7 @@ def describe_error(error: BaseException) -> str:
     text = _text_of(error).strip().encode("utf-8", "backslashreplace").decode("utf-8")
     for advice, instead in _ADVICE.items():
         text = text.replace(advice, instead)
-    first = " ".join(text.split("\n\n")[0].split())
+    first = " ".join(text.split("\n\n")[0].split())[:_LONGEST]
     if first.endswith(":"):
         first = _cause(text) or first
     name = type(error).__name__
@@ -217,10 +217,12 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.EBADF:
         return f"{first}: what is used there was closed before"
     if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
-        return first[:600]
-    return f"{name}: {first[:600]}" if first else name
+        return first
+    return f"{name}: {first}" if first else name
 
 
+_LONGEST = 10_000
+"""Characters; what is told is shorter, but values of variables are looked for in it before it is cut."""
 _ADVICE = {"make a new HDF5Matrix to read": "run again to use"}
 """What the core advises those who call it from Python, and what there is to do for others."""
 

@@ -65,9 +65,10 @@ def _forms(value: str) -> tuple[str, ...]:
     read = list(_scalars(parse_scalar(value)))
     found = []
     for text in (value, *read) if read else ():
-        # Paths are told in their shortest form, and absolute.
+        # Paths are told in their shortest form, and absolute; errors in one line.
         plain = os.path.normpath(text) if "/" in text else text
-        found += [each for each in (text, plain, re.sub(r"^(\.\./)+", "", plain)) if re.search(r"\w", each)]
+        forms = (text, plain, re.sub(r"^(\.\./)+", "", plain), " ".join(text.split()))
+        found += [each for each in forms if re.search(r"\w", each)]
     return tuple(dict.fromkeys(found))
 
 

@@ -1,6 +1,7 @@
 """Values of environment variables are in no record, journal, saved plan or lock."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ def test_a_value_is_not_kept_in_the_error_of_a_step(make_folder: MakeFolder, mon
     assert "https://h/hunter2" in failed.stdout
     assert "https://h/${env.KEY}" in str(folder.records()[0].steps["f"].error)
     assert "hunter2" not in folder.records()[0].model_dump_json()
+
+
+def test_a_value_is_not_kept_in_part(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too long to be told is cut off, and within a value it could not be found any more."""
+    origin = f"https://h/{'f/' * 240}${{env.KEY}}"
+    folder = make_folder(f'kflow: 1\nname: w\nsteps: {{f: {{kind: fetch, origin: "{origin}"}}}}\n')
+    monkeypatch.setenv("KEY", "SECRET" * 30)
+    failed = folder.kflow("run", "w.yaml", KFLOW_OFFLINE="1")
+
+    assert re.search(r"failed: .*SECR(ET)* \.\.\.", failed.stdout)
+    assert "SECR" not in folder.records()[0].model_dump_json()
 
 
 @pytest.mark.usefixtures("kinds")

@@ -1,5 +1,6 @@
 """Results that are damaged, replaced or lost while a run takes them: none is kept under the fingerprint of others."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,16 @@ def damage(store: Path, step: StepRecord) -> None:
     """Change a stored file, and not its size."""
     file = stored(store, step)
     file.write_bytes(b"?" * file.stat().st_size)
+
+
+def wait_for(folder: Any, step: str, status: str, run: Any) -> None:
+    """Wait until the newest record says so of a step, while a run goes on."""
+    found = ""
+    while found != status:
+        assert run.poll() is None
+        time.sleep(0.02)
+        with contextlib.suppress(IndexError):  # there is none yet
+            found = folder.statuses()[step]
 
 
 def is_true(store: Path, folder: Any) -> bool:
@@ -150,9 +161,7 @@ steps:
     folder.write("read", "")
     time.sleep(0.3)
     folder.write("found", "")
-    while folder.statuses()["up"] != "run":
-        assert run.poll() is None
-        time.sleep(0.05)
+    wait_for(folder, "up", "run", run)
     folder.write("end", "")
     out, err = run.communicate()
 
@@ -181,9 +190,7 @@ steps:
     folder.wait_until_it_runs("slow")
     damage(tmp_path / "store", up)
     folder.write("fails", "")
-    while folder.statuses()["up"] != "failed":
-        assert run.poll() is None
-        time.sleep(0.05)
+    wait_for(folder, "up", "failed", run)
     folder.write("go", "")
     out, err = run.communicate()
 
@@ -213,6 +220,193 @@ steps:
     why = "it needs step 'up', which was not chosen and has no result to reuse any more"
     assert f"step 'a' (note) failed: {why}; a run with '--until a' makes both" in alone.stdout
     assert both.returncode == 0
+
+
+def test_a_step_that_changes_what_it_is_given_fails(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It would be put off for ever; and nothing that it has made is kept."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}, spoils: true}
+"""
+    folder = make_folder(text)
+    done = folder.kflow("run", "w.yaml", "--keep-going")
+    up = folder.records()[0].steps["up"]
+
+    assert done.returncode == 1
+    assert done.stdout.count("the stored result of up was damaged; a is put off until it is sound") == 2
+    assert "the stored result of step 'up' was damaged each time that this step took it" in done.stdout
+    assert folder.statuses() == {"up": "run", "a": "failed"}
+    assert up.reason == "its stored result was damaged"
+    assert not stored(tmp_path / "store", up).exists()
+
+
+def test_a_damaged_result_that_a_remote_has_is_pulled(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Though it was not chosen, and could not be run."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up", "--remote", str(tmp_path / "remote"))
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    done = folder.kflow("run", "w.yaml", "--only", "a", "--remote", str(tmp_path / "remote"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup"
+
+
+def test_verifying_a_step_whose_input_is_damaged_says_what_helps(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """The store that is verified is not written to."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml")
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    whole = folder.records()[0].id
+    first = folder.kflow("verify", whole, "--only", "a")
+    folder.kflow("store", "verify")
+    folder.kflow("run", "w.yaml", "--until", "up")
+    second = folder.kflow("verify", whole, "--only", "a")
+
+    assert first.returncode == 1
+    advice = "'kflow store verify' sets it aside, and then a run with '--until up' makes it again"
+    assert f"the stored result of step 'up' was damaged; {advice}" in first.stdout
+    assert second.returncode == 0, second.stdout
+
+
+def test_twins_that_are_forced_are_run_once(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Else the second would replace what others have taken of the first."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  one: {kind: note, text: up, is_noisy: true}
+  two: {kind: note, text: up, is_noisy: true, needs: [c]}
+  c: {kind: note, text: c, takes: {up: "${one}"}}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml")
+    folder.kflow("run", "w.yaml", "--force")
+    steps = folder.records()[0].steps
+
+    assert {name: step.status for name, step in steps.items()} == {"one": "run", "c": "run", "two": "reused"}
+    assert steps["two"].reason == "the same as step 'one' of this run"
+    assert steps["one"].outputs == steps["two"].outputs
+    assert steps["one"].outputs["file"].digest == digest_file(stored(tmp_path / "store", steps["one"]))
+
+
+FOUND_LATE = """
+kflow: 1
+name: notes
+params: {noisy: false}
+steps:
+  up: {kind: note, text: up, is_noisy: "${params.noisy}"}
+  m: {kind: note, text: m, takes: {up: "${up}"}, after: go_m}
+  a: {kind: note, text: a, takes: {m: "${m}"}, after: go_a, fails_with: fails}
+  b: {kind: note, text: b, takes: {up: "${up}"}, needs: [first]}
+  first: {kind: note, text: first, after: found}
+"""
+
+
+def test_what_was_run_is_told_as_run_though_it_was_decided_anew(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """What it was made of was damaged afterwards, and made again with the same bytes."""
+    folder = make_folder(FOUND_LATE, {"go_m": "", "go_a": ""})
+    run = folder.start("run", "w.yaml", "--jobs", "3")
+    wait_for(folder, "a", "run", run)
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.write("found", "")
+    out, err = run.communicate()
+    a = folder.records()[0].steps["a"]
+
+    assert run.returncode == 0, out + err
+    assert folder.statuses() == dict.fromkeys(("up", "m", "a", "first", "b"), "run")
+    assert "a (note)" in out
+    assert out.count("reused: made by this run, and still true") == 2
+    assert a.duration is not None
+
+
+def test_a_failure_of_a_step_whose_input_counts_no_more_does_not_count(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It is done again with what its input is by then."""
+    folder = make_folder(FOUND_LATE, {"go_m": ""})
+    folder.kflow("run", "w.yaml", "--until", "m", "--set", "noisy=true")
+    (folder.path / "go_m").unlink()
+    run = folder.start("run", "w.yaml", "--jobs", "3", "--set", "noisy=true")
+    folder.wait_until_it_runs("a")
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.write("found", "")
+    folder.wait_until_it_runs("m")
+    folder.write("fails", "")
+    folder.write("go_a", "")
+    wait_for(folder, "a", "not run", run)
+    (folder.path / "fails").unlink()
+    folder.write("go_m", "")
+    out, err = run.communicate()
+    steps = folder.records()[0].steps
+
+    assert run.returncode == 0, out + err
+    assert list(steps["a"].inputs.values()) == [steps["m"].outputs["file"].digest]
+    assert list(steps["m"].inputs.values()) == [steps["up"].outputs["file"].digest]
+
+
+def test_what_was_done_stays_done_in_a_run_that_has_failed(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Nothing is made again in it, so nothing is taken back; the next run sees to the damage."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
+  bad: {kind: note, text: bad, after: fails, fails_with: fails}
+  slow: {kind: note, text: slow, takes: {up: "${up}"}, then: go}
+"""
+    folder = make_folder(text)
+    run = folder.start("run", "w.yaml", "--jobs", "3")
+    wait_for(folder, "a", "run", run)
+    folder.wait_until_it_runs("slow")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.write("fails", "")
+    wait_for(folder, "bad", "failed", run)
+    folder.write("go", "")
+    out, err = run.communicate()
+    failed = folder.statuses()
+    (folder.path / "fails").unlink()
+    folder.write("fails", "")
+    folder.kflow("run", "w.yaml", "--keep-going")
+
+    assert run.returncode == 1, out + err
+    assert failed == {"up": "run", "a": "run", "bad": "failed", "slow": "not run"}
+    assert folder.statuses() == {"up": "run", "a": "reused", "bad": "failed", "slow": "run"}
+
+
+def test_the_step_that_has_lost_its_result_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """And not another one between, whose result is there."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up, to_file: up.txt}
+  mid: {kind: note, text: mid, takes: {up: "${up}"}}
+  a: {kind: note, text: a, takes: {mid: "${mid}"}}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--until", "mid")
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    alone = folder.kflow("run", "w.yaml", "--only", "a")
+
+    assert alone.returncode == 1
+    assert "it needs step 'up', which was not chosen and has no result to reuse any more" in alone.stdout
 
 
 def test_a_broken_promise_is_put_down_to_the_step_that_broke_it(make_folder: MakeFolder, tmp_path: Path) -> None:
