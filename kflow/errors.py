@@ -52,6 +52,18 @@ def describe_disk_error(error: OSError, place: object, store: object = None) -> 
     return f"{text}; {advice}" if advice else text
 
 
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """List names for a message, and say where there are more.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b, ...'
+    """
+    known = list(names)
+    return ", ".join(known[:most] + ["..."] * (len(known) > most))
+
+
 def is_hidden(path: str) -> bool:
     """Tell whether there is, or may be, a file that may not be read, or a folder that may not be looked into."""
     try:

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from kflow import durable
 from kflow.adapters.plain import NotPlainError, Packing, Unpacking
 from kflow.adapters.traces import Attribute, Watch
+from kflow.durable import open_at_once
 
 NAME = "checkpoint.npz"
 PAUSE = 60.0
@@ -33,7 +35,7 @@ _NO_MORE = (
 
 
 class UnfitError(ValueError):
-    """A checkpoint is of another training."""
+    """A checkpoint is of another training, or of no use to any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +60,35 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the checkpoint in a folder; None where there is none that can be used."""
+    """Return the checkpoint in a folder; None where there is none.
+
+    Raises
+    ------
+    UnfitError
+        If it is damaged, or of another version of kflow.
+    """
     import numpy as np
 
-    if not (folder / NAME).is_file():  # from a pipe in its place reading may never end
+    if not (folder / NAME).exists():
         return None
     try:
         # Opened here, as NumPy leaves a file open that is no zip file.
-        with (folder / NAME).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open(folder / NAME, "rb", opener=open_at_once) as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # each has a sum of its own, which is checked
         state = json.loads(arrays.pop("state").tobytes())
         if state["format"] != _FORMAT:
-            return None
+            message = "its checkpoint is of another version of kflow"
+            raise UnfitError(message)
         unpacking = Unpacking(arrays, _known())
         attributes: list[Mapping[str, Any]] = [
             {name: unpacking.take(packed) for name, packed in callback.items()} for callback in state["callbacks"]
         ]
         return Checkpoint(callbacks=attributes, **unpacking.take(state["rest"]))
-    except Exception:  # noqa: BLE001  damage: NumPy, zipfile, its ways to pack, and JSON have a dozen words for it
-        return None
+    except UnfitError:
+        raise
+    except Exception as error:  # damage: NumPy, zipfile, its ways to pack, and JSON have a dozen words for it
+        message = "its checkpoint is damaged"
+        raise UnfitError(message) from error
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> list[Attribute]:
@@ -107,7 +119,9 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> list[Attribute]:
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint in a folder."""
+    """Remove the checkpoint in a folder, or what lies in its place."""
+    if (folder / NAME).is_dir():
+        shutil.rmtree(folder / NAME, ignore_errors=True)
     (folder / NAME).unlink(missing_ok=True)
 
 
@@ -151,7 +165,7 @@ def checkpoint_callback(
     -------
     keras.callbacks.Callback
         Its ``epochs`` says how many epochs are done already. Training with it raises an `UnfitError` if the checkpoint
-        is of another training.
+        is of another training. A damaged one is refused at once, in the same way.
     """
     import keras
 

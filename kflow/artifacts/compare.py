@@ -8,6 +8,8 @@ from typing import Any
 
 from kflow.artifacts import artifact_type
 
+_WEIGHTS = "model.weights.h5"
+"""The member of a ``.keras`` file that holds its weights."""
 _FEW = 5
 """So many places are told; more are counted."""
 
@@ -46,12 +48,12 @@ def _in_models(first: Path, second: Path) -> Iterator[str]:
     import h5py
 
     with zipfile.ZipFile(first) as one, zipfile.ZipFile(second) as other:
-        for name in sorted({*one.namelist(), *other.namelist()} - {"model.weights.h5"}):
+        for name in sorted({*one.namelist(), *other.namelist()} - {_WEIGHTS}):
             if name not in one.namelist() or name not in other.namelist() or one.read(name) != other.read(name):
                 yield f"{name} differs"
         with (
-            h5py.File(io.BytesIO(one.read("model.weights.h5"))) as a,
-            h5py.File(io.BytesIO(other.read("model.weights.h5"))) as b,
+            h5py.File(io.BytesIO(one.read(_WEIGHTS))) as a,
+            h5py.File(io.BytesIO(other.read(_WEIGHTS))) as b,
         ):
             yield from _in_weights(dict(_datasets(a)), dict(_datasets(b)))
 
@@ -107,8 +109,29 @@ def _in_numbers(first: Any, second: Any) -> Iterator[str]:
                 yield f"{name} {one!r} and {other!r}"
 
 
+def _in_saved_models(first: Path, second: Path) -> Iterator[str]:
+    """Yield what differs between two files with weights, whatever they are called; nothing of others."""
+    import h5py
+
+    if all(zipfile.is_zipfile(path) for path in (first, second)):
+        if _has_weights(first) and _has_weights(second):
+            yield from _in_models(first, second)
+    elif all(h5py.is_hdf5(path) for path in (first, second)):
+        with h5py.File(first) as one, h5py.File(second) as other:
+            yield from _in_weights(dict(_datasets(one)), dict(_datasets(other)))
+
+
+def _has_weights(path: Path) -> bool:
+    with zipfile.ZipFile(path) as file:
+        return _WEIGHTS in file.namelist()
+
+
 def _in_files(first: Any, second: Any) -> Iterator[str]:
     if not isinstance(first, Path):
+        return
+    found = list(_in_saved_models(first, second))
+    if found:
+        yield from found
         return
     one, other = first.read_bytes(), second.read_bytes()
     if one != other:

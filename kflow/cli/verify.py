@@ -33,7 +33,7 @@ def run(run_id: str, only: Sequence[str], file: Path | None, store: Path | None,
     kept = open_store(store)
     record = find_run(run_id, kept.root)
     path = file or _find_workflow(record)
-    _require_same(path, record)
+    _require_same(path, record, is_named=file is not None)
     workspace = open_workspace(path)
     bound = load_workflow(path, {}, workspace, store, writes=False, params=record.workflow.params)
     selected = select_steps(bound.needs, only=only) or _done_steps(record)
@@ -99,7 +99,10 @@ def _find_workflow(record: RunRecord) -> Path:
     return moved if moved.is_file() and not place.is_file() else place
 
 
-def _require_same(path: Path, record: RunRecord) -> None:
+def _require_same(path: Path, record: RunRecord, *, is_named: bool) -> None:
+    if is_named and not path.is_file():
+        message = f"{path}: there is no such file; --file takes the workflow that {record.id} ran"
+        raise UsageError(message)
     if not path.is_file():
         message = f"the workflow of {record.id} was {path}, which is not here; --file says where it is now"
         raise UsageError(message)

@@ -6,7 +6,7 @@ from kflow.cli.loading import open_store
 from kflow.cli.output import say
 from kflow.cli.show import find_run
 from kflow.diagnostics import suggest, visible
-from kflow.errors import UsageError
+from kflow.errors import UsageError, listed
 from kflow.report.compare import explain_step
 from kflow.run.history import read_history
 from kflow.run.record import RunRecord
@@ -37,7 +37,7 @@ def _status(record: RunRecord, step: str) -> str:
 
 def _require_step(record: RunRecord, step: str) -> None:
     if step not in record.steps:
-        hint = suggest(step, tuple(record.steps)) or f"it has {', '.join(list(record.steps)[:10])}"
+        hint = suggest(step, tuple(record.steps)) or f"it has {listed(record.steps)}"
         message = f"the run {record.id} has no step {step!r}; {hint}"
         raise UsageError(message)
     if record.steps[step].components is None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from kflow.diagnostics import suggest
-from kflow.errors import GoneError, UsageError
+from kflow.errors import GoneError, UsageError, listed
 
 Needs = Mapping[str, Sequence[str]]
 
@@ -85,5 +85,5 @@ def _check_names(needs: Needs, wishes: Mapping[str, Sequence[str]]) -> None:
     for option, names in wishes.items():
         for name in names:
             if name not in needs:
-                hint = suggest(name, tuple(needs)) or f"there are {', '.join(list(needs)[:10])}"
+                hint = suggest(name, tuple(needs)) or f"there are {listed(needs)}"
                 raise GoneError(f"{option} {name}: there is no step {name!r}; {hint}", f"step {name!r} is gone")

@@ -26,7 +26,7 @@ def explain_step(new: RunRecord, old: RunRecord, name: str) -> list[str]:
     list of str
         Lines, those on what stands upstream indented; a single one when nothing differs.
     """
-    more = "" if new.steps[name].status == "reused" else "; it was run for another reason"
+    more = "" if new.steps[name].status == "reused" else " in what it is made of"
     return list(_explain(new, old, name)) or [f"{name}: nothing differs{more}"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kflow.diagnostics import suggest, visible
-from kflow.errors import UsageError
+from kflow.errors import UsageError, listed
 
 if TYPE_CHECKING:  # what only lists stores or plans needs no records
     from kflow.plan.planner import Action
@@ -84,7 +84,7 @@ def sort_runs(records: "Sequence[RunRecord]", metric: str, *, least_first: bool 
         known = sorted(
             {f"{step}.{name}" for record in records for step, each in record.metrics.items() for name in each}
         )
-        hint = suggest(metric, known) or (f"there are {', '.join(known[:10])}" if known else "no run has any")
+        hint = suggest(metric, known) or (f"there are {listed(known)}" if known else "no run has any")
         message = f"--sort {metric}: no run has this metric; {hint}"
         raise UsageError(message)
     there.sort(key=lambda record: values[record.id] or 0.0, reverse=not least_first)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal
 
 from kflow import durable
-from kflow.errors import Interrupted, PromiseError, RunError, describe_disk_error
+from kflow.errors import Interrupted, PromiseError, RunError, describe_disk_error, listed
 from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
@@ -128,9 +128,8 @@ def _refuse_to_run(run: Run, error: OSError) -> None:
     undone = [each.step for each in actions if each.step in run.schedule.needs and each.verdict is not Verdict.REUSE]
     run.unwritten = describe_disk_error(error, run.folder, run.store.root)
     if undone:
-        steps = ", ".join(undone[:3]) + (", ..." if len(undone) > 3 else "")
-        message = f"the store {run.store.root} cannot be written, and there is work to do ({steps}): {run.unwritten}"
-        raise RunError(message) from None
+        message = f"the store {run.store.root} cannot be written, and there is work to do ({listed(undone, 3)})"
+        raise RunError(f"{message}: {run.unwritten}") from None
 
 
 def _wanted(needs: Needs, selected: Collection[str] | None) -> Needs:
@@ -206,7 +205,8 @@ def _end(run: Run, step: str, outcome: Any) -> None:
         run.pushing.append(step)
     end_step(run, step, outcome)
     if run.wishes.lock and step in run.entries:
-        _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests))
+        metrics = run.record.metrics.get(step, {})
+        _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests, metrics))
 
 
 def _next_word(run: Run) -> tuple[str, Any]:
@@ -285,6 +285,7 @@ def _take(run: Run, name: str, action: Action) -> bool:
         return False
     if run.wishes.exports and run.bound.workflow.steps[name].spec.exports() and not run.store.is_sound(entry):
         run.store.set_aside(action.fingerprint)
+        run.planner.previous[name] = action.components or {}  # nothing differs from then but that it is gone
         return False
     return True
 

@@ -14,7 +14,7 @@ from typing import Any
 from kflow import durable
 from kflow.composer import Limits
 from kflow.document import dump_document, load_document
-from kflow.errors import PromiseError, UsageError
+from kflow.errors import PromiseError, UsageError, listed
 from kflow.plan.fingerprint import canonical_json, differences
 from kflow.plan.planner import Action, Verdict
 from kflow.store.entry import Entry
@@ -41,20 +41,30 @@ class Lock:
         locked = self.steps.get(action.step)
         if locked is None:
             return [f"step {action.step!r} is not in the lock"]
-        if action.fingerprint is None or action.fingerprint == locked["fingerprint"]:
+        if action.fingerprint is None:
             return []
-        changes = differences(locked["components"], condense(action.components or {}))
-        return [f"step {action.step!r}: {'; '.join(changes) or 'its fingerprint is another'}"]
+        changes = "; ".join(differences(locked["components"], condense(action.components or {})))
+        if action.fingerprint != locked["fingerprint"]:
+            return [f"step {action.step!r}: {changes or 'its fingerprint is another'}"]
+        if canonical_json(locked["components"]) == canonical_json(condense(action.components or {})):
+            return []
+        by_hand = "the lock was changed by hand or by a merge, and 'kflow lock' writes it anew"
+        return [f"step {action.step!r}: {changes or 'other words'}, and the same fingerprint: {by_hand}"]
 
-    def check_outputs(self, step: str, digests: Mapping[str, str]) -> list[str]:
-        """Say which outputs of a step are others than what was locked."""
+    def check_outputs(self, step: str, digests: Mapping[str, str], metrics: Mapping[str, float]) -> list[str]:
+        """Say which outputs and metrics of a step are others than what was locked."""
         if step not in self.steps:
             return []
-        locked = self.steps[step]["outputs"]
-        return [
-            f"output {step}.{name} is {_brief(digests.get(name))}, and {_brief(locked.get(name))} was locked"
-            for name in {**locked, **digests}
-            if locked.get(name) != digests.get(name)
+        outputs, numbers = self.steps[step]["outputs"], self.steps[step].get("metrics", {})
+        misses = [
+            f"output {step}.{name} is {_brief(digests.get(name))}, and {_brief(outputs.get(name))} was locked"
+            for name in {**outputs, **digests}
+            if outputs.get(name) != digests.get(name)
+        ]
+        return misses + [
+            f"metric {step}.{name} is {metrics.get(name, 'nothing')}, and {numbers.get(name, 'nothing')} was locked"
+            for name in {**numbers, **metrics}
+            if repr(numbers.get(name)) != repr(metrics.get(name))  # as NaN is not equal to itself
         ]
 
     def refuse(self, misses: list[str]) -> LockError:
@@ -104,7 +114,7 @@ def require_free(path: Path) -> None:
         If a file is there that holds something else.
     """
     with contextlib.suppress(FileNotFoundError):
-        data = durable.read_bytes(path)
+        data = b"a folder" if path.is_dir() else durable.read_bytes(path)
         if data.strip() and not re.search(rb"^kflow-lock:", data, re.MULTILINE):
             message = f"{path} is no lock, and would be gone; rename it, or the workflow"
             raise UsageError(message)
@@ -151,7 +161,7 @@ def make_lock(name: str, actions: list[Action]) -> Lock:
     """
     undone = [action.step for action in actions if action.verdict is not Verdict.REUSE]
     if undone:
-        message = f"{', '.join(undone[:5])}: no result in the store yet; 'kflow run' makes what can then be locked"
+        message = f"{listed(undone)}: no result in the store yet; 'kflow run' makes what can then be locked"
         raise UsageError(message)
     return Lock(name, {action.step: dict(_describe(action)) for action in actions})
 
@@ -160,10 +170,15 @@ def _describe(action: Action) -> Iterator[tuple[str, Any]]:
     assert isinstance(action.entry, Entry), "the verdict is to reuse"
     yield "fingerprint", action.fingerprint
     yield "outputs", dict(action.entry.digests)
-    for output in action.entry.manifest.outputs.values():
-        if output.type == "metrics":
-            yield "metrics", dict(output.description["metrics"])
+    if metrics := stored_metrics(action.entry):
+        yield "metrics", metrics
     yield "components", condense(action.components or {})
+
+
+def stored_metrics(entry: Entry) -> dict[str, float]:
+    """Return what a stored result tells of metrics, by name."""
+    outputs = entry.manifest.outputs.values()
+    return {name: each for o in outputs if o.type == "metrics" for name, each in o.description["metrics"].items()}
 
 
 def write_lock(lock: Lock, path: Path) -> None:
@@ -184,7 +199,8 @@ def read_lock(path: Path) -> Lock:
     if not path.exists():
         message = f"there is no {path}; 'kflow lock' writes it"
         raise UsageError(message)
-    value = load_document(path, _LIMITS).value if path.read_bytes().strip() else {}
+    is_empty = path.is_file() and not path.read_bytes().strip()
+    value = {} if is_empty else load_document(path, _LIMITS).value
     steps = value.get("steps")
     if value.get("kflow-lock") != FORMAT or not isinstance(steps, dict) or not all(map(_is_step, steps.values())):
         message = f"{path} is no lock of this version of kflow; 'kflow lock' writes it anew"
@@ -196,4 +212,6 @@ def read_lock(path: Path) -> Lock:
 
 def _is_step(value: object) -> bool:
     wanted = {"fingerprint": str, "outputs": dict, "components": dict}
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in wanted.items())
+    if not isinstance(value, dict) or not isinstance(value.get("metrics", {}), dict):
+        return False
+    return all(isinstance(value.get(name), kind) for name, kind in wanted.items())

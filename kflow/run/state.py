@@ -31,8 +31,8 @@ class Promise(Protocol):
     def check_action(self, action: Action) -> list[str]:
         """Say how a step, when its turn has come, is another."""
 
-    def check_outputs(self, step: str, digests: Mapping[str, str]) -> list[str]:
-        """Say which outputs of a step are others."""
+    def check_outputs(self, step: str, digests: Mapping[str, str], metrics: Mapping[str, float]) -> list[str]:
+        """Say which outputs and metrics of a step are others."""
 
     def refuse(self, misses: list[str]) -> PromiseError:
         """Return the error that ends the run."""

@@ -226,7 +226,8 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
             else:
                 reply = _run_apart(job, {**task, "checkpoints": str(checkpoints)}, crew, report)
             if reply["event"] == "failed":
-                raise StepFailure(reply["message"], reply.get("traceback"))
+                message = f"{reply['message']}{_note_full_disk(crew.store.root)}"
+                raise StepFailure(message, reply.get("traceback"))
         work = f"{staging.folder}/{WORK}"
         if os.path.isdir(work):  # noqa: PTH112  pathlib costs as much as all else of a small step
             shutil.rmtree(work)
@@ -341,14 +342,14 @@ def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) ->
     except RunError as error:
         if crew.over.is_set():
             raise Cancelled from None
-        return {"event": "failed", "message": f"{error}{_note_full_disk(crew.store.root)}"}
+        return {"event": "failed", "message": str(error)}
 
 
 def _note_full_disk(folder: Path) -> str:
     """Say that a disk is full, where it is: HDF5 crashes on one instead of saying so."""
     with contextlib.suppress(OSError):
         left = shutil.disk_usage(folder).free
-        return f"; its disk is full, there are {left} bytes left at {folder}" if left < _LITTLE else ""
+        return f"; the disk of the store is full: there are {left} bytes left at {folder}" if left < _LITTLE else ""
     return ""
 
 

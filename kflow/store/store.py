@@ -272,10 +272,13 @@ class Store:
         shelf = os.path.dirname(entry.place)  # noqa: PTH120
         while not self._move(staging, entry.place):
             present = self.lookup(manifest.fingerprint)
-            is_wanted = present and not (supersede and present.digests != entry.digests)
-            if present and is_wanted and self.is_sound(present):
+            gives_way = present and supersede and present.digests != entry.digests
+            if present and not gives_way and self.is_sound(present):
                 return present
-            self._set_aside(entry.folder)
+            if gives_way or _is_outdated(entry.folder):  # nothing is wrong with it
+                self._drop(entry.folder)
+            else:
+                self._set_aside(entry.folder)
         durable.sync_folder(shelf)
         if files:
             self._published[manifest.fingerprint] = entry.stamp()
@@ -318,6 +321,12 @@ class Store:
         """Return the name of a folder that is nobody's."""
         return Path(self.root, "tmp", os.urandom(16).hex())
 
+    def _drop(self, folder: Path) -> None:
+        """Remove an entry that another one takes the place of."""
+        trash = self._new_folder()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder.rename(trash), ignore_errors=True)
+
     def _set_aside(self, folder: Path) -> None:
         """Keep a damaged entry for study instead of deleting it."""
         aside = self.root / "damaged"
@@ -326,6 +335,15 @@ class Store:
             kept = folder.rename(aside / f"{folder.name[:16]}-{os.urandom(4).hex()}")
             with contextlib.suppress(OSError):  # those who collect count from here
                 os.utime(kept)
+
+
+def _is_outdated(folder: Path) -> bool:
+    """Tell whether all that is wrong with an entry is that files outside, which it refers to, were touched."""
+    try:
+        entry = Entry(str(folder), read_manifest(folder))
+        return not all(each.is_unchanged() for each in entry.manifest.external) and not entry.find_damage()
+    except (OSError, ValueError):
+        return False
 
 
 class _AtWorkError(Exception):

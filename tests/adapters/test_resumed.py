@@ -320,3 +320,17 @@ def test_a_checkpoint_that_does_not_fit_is_none(trainings: Any) -> None:
     assert "the training begins anew: its checkpoint has variables" in these.told("note")[0]["text"]
     assert these.told("resumed") == []
     assert begun_anew == these.train("whole")
+
+
+@pytest.mark.parametrize("what", ["damaged", "a folder"])
+def test_a_checkpoint_that_is_damaged_is_told(trainings: Any, what: str) -> None:
+    """Nobody is to wonder why a week of work begins anew."""
+    these = trainings()
+    place = these.bench.root / "damaged" / NAME
+    place.parent.mkdir()
+    place.mkdir() if what == "a folder" else place.write_bytes(b"PK" * 100)
+    begun_anew = these.train("damaged")
+
+    assert place.is_file()
+    assert [each["text"] for each in these.told("note")] == ["the training begins anew: its checkpoint is damaged"]
+    assert begun_anew == these.train("whole")

@@ -1,5 +1,7 @@
 """Where two stored values differ is said in words."""
 
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,36 @@ def test_models(tmp_path: Path) -> None:
 
     assert "/layers/dense_1/vars/0: 1 of 2 values differ, by at most 0.5, first at (1, 0)" in text
     assert ";" not in text
+
+
+@pytest.mark.parametrize("name", ["out.keras", "out.h5", "out.weights.h5"])
+def test_files_that_hold_models(tmp_path: Path, name: str) -> None:
+    """By weight too, in every format that models are saved in."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="first")])
+    sides = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        with warnings.catch_warnings(action="ignore"):  # HDF5 is a legacy format
+            (model.save_weights if "weights" in name else model.save)(tmp_path / folder / name)
+        sides.append(store("file", tmp_path / folder / name, tmp_path / folder))
+        model.layers[0].kernel.assign(model.layers[0].kernel + 0.5)
+
+    text = find_differences("file", *sides)
+    assert "6 of 6 values differ, by at most 0.5, first at (0, 0)" in text
+    assert "first at byte" not in text
+
+
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    """By the first byte, zip files too that hold no model."""
+    sides = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        with zipfile.ZipFile(tmp_path / folder / "out.zip", "w") as file:
+            file.writestr(zipfile.ZipInfo("name"), folder)
+        sides.append(store("file", tmp_path / folder / "out.zip", tmp_path / folder))
+
+    assert "bytes, first at byte" in find_differences("file", *sides)
 
 
 def test_pictures(tmp_path: Path) -> None:

@@ -63,6 +63,51 @@ def test_a_locked_run_from_nothing(locked: Any, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        (
+            "end: 9",
+            "end: 8",
+            "step 'x': end: 8 -> 9, and the same fingerprint: the lock was changed by hand or by a merge",
+        ),
+        ("seed: 0", "seed: 1", "seed: 1 -> 0, and the same fingerprint"),
+        ("value: 0.5", "value: 0.75", "metric m.value is 0.5, and 0.75 was locked"),
+        ("value: 0.5", "loss: 0.5", "metric m.value is 0.5, and nothing was locked"),
+    ],
+)
+@pytest.mark.usefixtures("kinds")
+def test_a_lock_that_was_changed_by_hand_is_told(
+    make_folder: MakeFolder, written: str, instead: str, told: str
+) -> None:
+    """A merge that went wrong leaves numbers there that nothing gave."""
+    text = CODED.replace("steps:", "steps:\n  m: {kind: measure, value: 0.5}")
+    folder = make_folder(text, {"user.py": CODE})
+    folder.kflow("run", "w.yaml")
+    folder.kflow("lock", "w.yaml")
+    good = folder.kflow("run", "w.yaml", "--locked")
+    lock = folder.path / "w.lock.yaml"
+    assert written in lock.read_text()
+    lock.write_text(lock.read_text().replace(written, instead, 1))
+    bad = folder.kflow("run", "w.yaml", "--locked")
+
+    assert good.returncode == 0, good.stderr
+    assert bad.returncode == 1
+    assert told in bad.stderr
+
+
+def test_a_folder_in_the_place_of_a_lock(make_folder: MakeFolder) -> None:
+    """Is no lock, and stays."""
+    folder = make_folder()
+    (folder.path / "w.lock.yaml").mkdir()
+    folder.kflow("run", "w.yaml")
+    locked, run = folder.kflow("lock", "w.yaml"), folder.kflow("run", "w.yaml", "--locked")
+
+    assert (locked.returncode, run.returncode) == (2, 2)
+    assert "w.lock.yaml is no lock, and would be gone" in locked.stderr
+    assert "w.lock.yaml: this is a directory" in run.stderr
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         (("w.yaml", CODED.replace("order: 2", "order: 1")), "step 'unit': order: 2.0 -> 1.0"),

@@ -281,6 +281,27 @@ def test_many_who_publish_one_entry_at_once(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("supersede", [False, True])
+def test_what_gives_way_and_was_not_damaged_is_not_kept_for_study(tmp_path: Path, *, supersede: bool) -> None:
+    """An entry whose data outside was touched, and one that a run by force replaces, are called damaged by nobody."""
+    store, source = Store(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("a")
+    for digest in ("one", "other"):
+        with store.stage() as staging:
+            (staging.folder / "b.txt").write_text("b")
+            external = () if supersede else (ExternalFile.of(source),)
+            manifest = Manifest(KEY, "fetch", {"a": Output("file", digest, {"name": "a"})}, external=external)
+            store.commit(staging, manifest, supersede=supersede)
+        if not supersede:
+            os.utime(source, (0, 0))
+
+    found = store.lookup(KEY)
+    assert found
+    assert found.digests == {"a": "other"}
+    assert not (tmp_path / "store" / "damaged").exists()
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
 def test_why_there_is_no_entry(tmp_path: Path) -> None:
     """Never made, damaged, and made from a file that has been touched are told apart."""
     store, source = Store(tmp_path / "store"), tmp_path / "a.txt"
