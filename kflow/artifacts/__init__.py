@@ -99,6 +99,12 @@ def digest_file(path: Path) -> str:
         return digest.hexdigest()
 
 
+def is_made_by_step(path: Path, folder: Path) -> bool:
+    """Tell whether a file lies where the step worked whose output goes to a folder: only such a one may be moved."""
+    # What lies there may be a link, or its path lead out.
+    return os.path.realpath(path).startswith(f"{os.path.realpath(folder.parent)}{os.sep}")
+
+
 def digest_json(value: object) -> str:
     """Return the SHA-256 of the canonical JSON of a value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kflow.artifacts import ExternalFile, Saved, digest_file
+from kflow.artifacts import ExternalFile, Saved, digest_file, is_made_by_step
 
 
 def save(value: Path, folder: Path) -> Saved:
     """Store a file; one outside the folder of the step is referred to, not copied."""
     digest = digest_file(value)
-    real = Path(os.path.realpath(value))  # what lies there may be a link, or its path lead out
-    if str(real).startswith(f"{os.path.realpath(folder.parent)}{os.sep}"):
+    real = Path(os.path.realpath(value))
+    if is_made_by_step(value, folder):
         folder.mkdir(exist_ok=True)
         real.rename(folder / value.name)
         return Saved(digest, {"name": value.name})

@@ -37,6 +37,16 @@ def test_numbers_come_back(tmp_path, name, value):
     assert saved.digest == again.digest
 
 
+def test_a_picture_of_the_user_is_not_moved(tmp_path):
+    """A kind may give one that it has found."""
+    (tmp_path / "own.png").write_bytes(b"abc")
+    (tmp_path / "step").mkdir()
+    artifact_type("image").save(tmp_path / "own.png", tmp_path / "step" / "picture")
+
+    assert (tmp_path / "own.png").read_bytes() == b"abc"
+    assert (tmp_path / "step" / "picture" / "own.png").read_bytes() == b"abc"
+
+
 def test_a_file_of_the_user_is_not_moved(tmp_path):
     """It is referred to, with its digest."""
     path = tmp_path / "mine.txt"
