@@ -4,12 +4,11 @@ Nothing here needs more than `os`: a run that has nothing to do consists of litt
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 State = tuple[int, int, int, int, int]
 """Size, time of the last write, time of the last change of any kind, inode and mode."""
-MTIME = 1
-"""The place of the time of the last write in a state."""
 
 ABSENT: State = (-1, -1, -1, -1, -1)
 TICK = 100_000_000
@@ -38,6 +37,24 @@ def states(paths: Iterable[str]) -> list[int]:
     for path in paths:
         found += state(path)
     return found
+
+
+def is_rewritten(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Tell whether a file may have held other bytes between two moments, though it holds the same ones again.
+
+    Parameters
+    ----------
+    before, now : sequence
+        The state of the file at each moment; what follows it is not looked at.
+
+    Examples
+    --------
+    >>> is_rewritten((1, 5, 5, 7, 0o100644), (1, 5, 9, 7, 0o100600)), is_rewritten((1, 5, 5, 7, 0), (1, 5, 9, 8, 0))
+    (False, True)
+    """
+    # Some file systems give a file another inode at every look; one that was put in its place has another time, too.
+    _, written, changed, inode, *_ = before
+    return bool(now[1] != written or (now[2] != changed and now[3] != inode))
 
 
 def is_settled(seen: State, moment: int) -> bool:

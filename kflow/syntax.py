@@ -21,7 +21,8 @@ _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\
 _FORMAT = r"\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufff9-\ufffb\U000e0000-\U000e007f"
 _CONTROLS = re.compile(f"[{_CONTROL}]")
 _FORMATS = re.compile(f"[{_FORMAT}]")
-_IN_A_VALUE = rf"[\r{_CONTROL}{_FORMAT}]"
+IN_BLOCKS_ONLY = rf"[\r{_CONTROL}{_FORMAT}]"
+"""A pattern for the characters that a value in quotes may not hold, not even escaped."""
 
 # What PyYAML and libyaml say, what kflow says, a hint, and whether to blame the start of the construct. These patterns
 # are compiled when something is wrong: each run would pay for them.
@@ -102,7 +103,7 @@ def find_hidden(source: Source, spans: Iterable[tuple[int, int]]) -> list[Diagno
 
 def find_escaped(value: str, raw: str) -> str | None:
     """Find a character that a value holds by an escape only, and that no value may hold."""
-    return min(set(re.findall(_IN_A_VALUE, value)) - set(raw), default=None)
+    return min(set(re.findall(IN_BLOCKS_ONLY, value)) - set(raw), default=None)
 
 
 def explain(problem: str, index: int, start: int, source: Source) -> Diagnostic:

@@ -29,7 +29,7 @@ from kflow.run import events
 from kflow.run.compiled import installed
 from kflow.run.compiling import Scene, compile_run
 from kflow.run.executor import execute
-from kflow.run.lock import Lock, LockError, lock_path, own_lock_path, read_lock, stored_metrics
+from kflow.run.lock import Lock, LockError, lock_path, own_lock_path, read_lock
 from kflow.run.previous import make_planner
 from kflow.run.state import Run, Wishes
 from kflow.store.entry import Entry
@@ -112,7 +112,7 @@ def _check_lock(bound: Bound, file: Path, planner: Planner, selected: Collection
         misses += lock.check_action(action)
         if action.entry:
             assert isinstance(action.entry, Entry), "it comes from the store"
-            misses += lock.check_outputs(action.step, action.entry.digests, stored_metrics(action.entry))
+            misses += lock.check_outputs(action.step, action.entry.digests, action.entry.metrics)
     if misses:
         raise LockError("\n".join([f"{file} differs from {lock_path(file)}:", *(f"  {miss}" for miss in misses)]))
     return lock

@@ -16,7 +16,7 @@ from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
 from kflow.store.place import describe_failure
 from kflow.store.store import Store
-from kflow.store.upkeep import Policy, Usage, collect, inspect, list_usage, measure
+from kflow.store.upkeep import Policy, Usage, collect, inspect, list_usage, measure, set_aside
 
 PARTS = {
     "entries": "results by fingerprint",
@@ -68,7 +68,7 @@ def verify(store: Path | None) -> int:
     for each in damaged:
         say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
         try:
-            kept.set_aside(each.fingerprint)
+            set_aside(kept, each.fingerprint)
         except OSError as error:
             message = f"it cannot be set aside: {error.strerror}"
             raise RunError(message) from None

@@ -18,11 +18,12 @@ _WIDTH = 34
 _WORDS = {
     "output": "    {step} | {line}",
     "put off": "    the stored result of {upstream} {loss}; {step} is put off until it is sound",
+    "waiting for input": "    {step} waits for a result that it takes, which is being made anew",
     "waiting": "    {step} waits for the same result, which is being made already",
     "retry": "    {text}",
     "note": "    {step}: {text}",
     "resumed": "    {step} goes on after {epochs} epochs that were done before it was interrupted",
-    "refused": "    warning: what the remote has of {step} is refused: {message}; the step is run here",
+    "refused": "    warning: what the remote has of {step} is refused: {message}; it is not taken",
     "remote": "    warning: {message}",
     "again": "    {step} failed: {message}; it is tried again in {pause:g} s",
 }

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -204,9 +205,15 @@ def _end(run: Run, step: str, outcome: Any) -> None:
     if _is_pushed(run.crew, outcome):
         run.pushing.append(step)
     end_step(run, step, outcome)
-    if run.wishes.lock and step in run.entries:
-        metrics = run.record.metrics.get(step, {})
-        _require(run.wishes.lock, run.wishes.lock.check_outputs(step, run.entries[step].digests, metrics))
+    if step in run.entries:
+        _hold_to_promise(run, step)
+
+
+def _hold_to_promise(run: Run, step: str) -> None:
+    """End the run where it was to give something else."""
+    if run.wishes.lock:
+        entry = run.entries[step]
+        _require(run.wishes.lock, run.wishes.lock.check_outputs(step, entry.digests, entry.metrics))
 
 
 def _next_word(run: Run) -> tuple[str, Any]:
@@ -250,6 +257,7 @@ def _start_ready(run: Run) -> None:
             assert isinstance(action.entry, Entry), "the store of a run gives entries"
             run.schedule.start(name)
             keep_stored(run, name, action.entry)
+            _hold_to_promise(run, name)
         elif _may_run(run, name) or _may_pull(run, name):
             _start(run, name, action)
 
@@ -262,8 +270,12 @@ def _decide(run: Run, name: str) -> Action:
     step.verdict, step.reason = action.verdict.value, action.reason
     step.fingerprint, step.components = action.fingerprint, dict(action.components or {})
     step.inputs = dict(step.components.get("inputs", {}))
-    if action.verdict is Verdict.REUSE and not _take(run, name, action):
+    if action.entry and not _take(run, action):
         return _decide(run, name)
+    if action.entry and _is_spoilt(run, action):
+        # Who runs it sets it aside, when nobody else is making it anew.
+        action = replace(action, verdict=Verdict.RUN, reason="its stored result is damaged", entry=None)
+        step.verdict, step.reason = action.verdict.value, action.reason
     if run.wishes.lock:
         _require(run.wishes.lock, run.wishes.lock.check_action(action))
     run.decided[name] = action
@@ -276,18 +288,17 @@ def _require(promise: Promise, misses: list[str]) -> None:
         raise promise.refuse(misses)
 
 
-def _take(run: Run, name: str, action: Action) -> bool:
-    """Note that an entry is used; one that is not whole, and whose files the user wants to have, is set aside."""
-    assert action.fingerprint is not None, "a result that is reused has one"
-    entry = action.entry
-    assert isinstance(entry, Entry), "the store of a run gives entries"
-    if not run.store.take(entry):
-        return False
-    if run.wishes.exports and run.bound.workflow.steps[name].spec.exports() and not run.store.is_sound(entry):
-        run.store.set_aside(action.fingerprint)
-        run.planner.previous[name] = action.components or {}  # nothing differs from then but that it is gone
-        return False
-    return True
+def _take(run: Run, action: Action) -> bool:
+    """Note that an entry is used; tell whether it is still there."""
+    assert isinstance(action.entry, Entry), "the store of a run gives entries"
+    return run.store.take(action.entry)
+
+
+def _is_spoilt(run: Run, action: Action) -> bool:
+    """Tell whether a result whose files the user wants to have does not hold what was published."""
+    assert isinstance(action.entry, Entry), "the store of a run gives entries"
+    is_wanted = run.wishes.exports and run.bound.workflow.steps[action.step].spec.exports()
+    return bool(is_wanted) and not run.store.is_sound(action.entry)
 
 
 def _may_run(run: Run, name: str) -> bool:

@@ -18,10 +18,13 @@ from kflow.errors import PromiseError, UsageError, listed
 from kflow.plan.fingerprint import canonical_json, differences
 from kflow.plan.planner import Action, Verdict
 from kflow.store.entry import Entry
+from kflow.syntax import IN_BLOCKS_ONLY
 
 FORMAT = 1
 _LIMITS = Limits(64, 3_200_000, "divide the workflow, so that its locks are smaller")
 """Sixteen times those of a workflow: of each step a lock says more than the workflow does."""
+_PARTS = ("fields", "inputs", "files", "code", "libraries", "environ")
+"""The components that have names within."""
 _HEAD = "What {name} gave; 'kflow lock' writes this file and 'kflow run --locked' compares with it."
 
 
@@ -144,7 +147,9 @@ def _brief(digest: object) -> str:
 
 
 def _is_short(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 40)
+    if isinstance(value, str):
+        return len(value) <= 40 and not re.search(IN_BLOCKS_ONLY, value)
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _digest(value: Any) -> str:
@@ -170,15 +175,9 @@ def _describe(action: Action) -> Iterator[tuple[str, Any]]:
     assert isinstance(action.entry, Entry), "the verdict is to reuse"
     yield "fingerprint", action.fingerprint
     yield "outputs", dict(action.entry.digests)
-    if metrics := stored_metrics(action.entry):
-        yield "metrics", metrics
+    if action.entry.metrics:
+        yield "metrics", action.entry.metrics
     yield "components", condense(action.components or {})
-
-
-def stored_metrics(entry: Entry) -> dict[str, float]:
-    """Return what a stored result tells of metrics, by name."""
-    outputs = entry.manifest.outputs.values()
-    return {name: each for o in outputs if o.type == "metrics" for name, each in o.description["metrics"].items()}
 
 
 def write_lock(lock: Lock, path: Path) -> None:
@@ -214,4 +213,6 @@ def _is_step(value: object) -> bool:
     wanted = {"fingerprint": str, "outputs": dict, "components": dict}
     if not isinstance(value, dict) or not isinstance(value.get("metrics", {}), dict):
         return False
-    return all(isinstance(value.get(name), kind) for name, kind in wanted.items())
+    if not all(isinstance(value.get(name), kind) for name, kind in wanted.items()):
+        return False
+    return all(isinstance(value["components"].get(part, {}), dict) for part in _PARTS)

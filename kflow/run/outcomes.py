@@ -11,7 +11,7 @@ from kflow.run.clock import now
 from kflow.run.exports import find_exports
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
-from kflow.run.steps import Cancelled, InputChanged, InputLost, Loss, Outcome, StepFailure, in_short, stamp
+from kflow.run.steps import Cancelled, InputChanged, InputLost, Loss, Outcome, StepFailure, in_short
 from kflow.spec.hiding import hide_values
 from kflow.store.entry import Entry
 
@@ -23,11 +23,12 @@ _PATIENCE = 2
 
 def end_step(run: Run, name: str, outcome: Any) -> None:
     """Note what came of a step: a result, a failure, or something that ends the run."""
+    running = run.running[name]
+    run.record.steps[name].duration = round(time.monotonic() - running.began, 3)
     if isinstance(outcome, BaseException) and not isinstance(outcome, StepFailure | InputLost):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     note_log(run, name)
-    running = run.running.pop(name)
-    run.record.steps[name].duration = round(time.monotonic() - running.began, 3)
+    del run.running[name]
     if isinstance(outcome, InputLost):
         _put_off(run, name, outcome)
     elif any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
@@ -58,13 +59,18 @@ def _keep_outcome(run: Run, name: str, outcome: Outcome) -> None:
 
 def _note_made(run: Run, name: str, outcome: Outcome) -> None:
     if outcome.origin == "made":
-        run.made[name] = outcome.entry.manifest
+        run.made[name] = outcome.entry
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    return one.manifest.fingerprint == other.manifest.fingerprint and one.digests == other.digests
 
 
 def keep_stored(run: Run, name: str, entry: Entry) -> None:
     """Note a step whose result was in the store; one that this run has made itself was run, though decided anew."""
     step = run.record.steps[name]
-    is_made = run.made.get(name) == entry.manifest
+    made = run.made.get(name)
+    is_made = made is not None and _is_same(made, entry)
     if is_made:
         step.verdict, step.reason = "run", "made by this run, of inputs that were made again with the same bytes"
     else:
@@ -81,38 +87,27 @@ def note_log(run: Run, name: str) -> None:
 
 def _put_off(run: Run, name: str, lost: InputLost) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
-    loss = lost.loss if run.entries.get(lost.step) is lost.entry else Loss.REMADE
-    if loss is Loss.DAMAGED and stamp(lost.entry) != lost.stamp:  # another run has seen to it since
-        loss = Loss.REMADE
-    if loss is Loss.DAMAGED:
-        _set_aside(run, lost)
-    run.put_off[name] += loss is not Loss.REPLACED  # other runs do that once each
-    if run.put_off[name] > _PATIENCE:
-        why = f"{lost} each time that this step took it: no step may change what it is given, and no disk"
-        fail(run, name, StepFailure(why))
-    elif loss is Loss.DAMAGED and not is_selected(run, lost.step) and run.crew.sharing is None:
+    upstream = lost.step
+    is_gone = lost.loss is Loss.GONE and run.entries.get(upstream) is lost.entry
+    run.put_off[name, upstream] += lost.loss is not Loss.REPLACED  # other runs do that once each
+    if run.put_off[name, upstream] > _PATIENCE:
+        why = "was changed each time that this step took it: no step may change what it is given, and no disk"
+        fail(run, name, StepFailure(f"the stored result of step {upstream!r} {why}"))
+    elif is_gone and not is_selected(run, upstream) and run.crew.sharing is None:
         first = "'kflow store verify' sets it aside, and then " if run.store.base else ""
-        fail(run, name, StepFailure(f"{lost}; {first}a run with '--until {lost.step}' makes it again"))
+        fail(run, name, StepFailure(f"{lost}; {first}a run with '--until {upstream}' makes it again"))
     else:
-        _wait_for_another(run, name, lost.step, loss)
+        _wait_for(run, name, lost)
 
 
-def _set_aside(run: Run, lost: InputLost) -> None:
-    try:
-        run.store.set_aside(lost.entry.manifest.fingerprint)
-    except OSError:
-        if is_selected(run, lost.step):  # else nothing is made in its place, and the next run finds it again
-            raise
-
-
-def _wait_for_another(run: Run, name: str, upstream: str, loss: Loss) -> None:
+def _wait_for(run: Run, name: str, lost: InputLost) -> None:
     """Put a step off until what it takes is there, which is decided anew if it has gone."""
     if not run.has_failed or run.wishes.keeps_going:  # else nothing is made any more, and what was done is done
-        run.report(events.StepProgress(name, {"event": "put off", "upstream": upstream, "loss": str(loss)}))
-        if loss is Loss.REPLACED:  # one of both has to give way, or they replace each other's for ever
-            run.yielding.add(upstream)
-        if loss is not Loss.REMADE:
-            _do_again(run, upstream)
+        run.report(events.StepProgress(name, {"event": "put off", "upstream": lost.step, "loss": str(lost.loss)}))
+        if lost.loss is not Loss.RESTORED and run.entries.get(lost.step) is lost.entry:
+            if lost.loss is Loss.REPLACED:  # one of both has to give way, or they replace each other's for ever
+                run.yielding.add(lost.step)
+            _do_again(run, lost.step)
     _start_again(run, name)
 
 
@@ -201,8 +196,8 @@ def keep(run: Run, name: str, entry: Entry, status: Any) -> None:
             run.files[f"{name}.{output}"] = export.target
         elif output in spec.announces and run.wishes.exports:
             run.files[f"{name}.{output}"] = entry.folder / output / str(stored.description["name"])
-        if stored.type == "metrics":
-            run.record.metrics[name] = dict(stored.description["metrics"])
+    if entry.metrics:
+        run.record.metrics[name] = entry.metrics
     run.schedule.finish(name, good=True)
     # A step that was reused is found again as it was; only work that was done must not be forgotten.
     run.note(name, is_end=status == "run")

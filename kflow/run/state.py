@@ -20,7 +20,7 @@ from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.sharing import Sharing
 from kflow.run.steps import Crew
 from kflow.run.threads import Threads
-from kflow.store.entry import Entry, Manifest
+from kflow.store.entry import Entry
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
@@ -89,10 +89,10 @@ class Run:
     yielding: set[str] = field(default_factory=set)
     """The steps that are not run by force: another run has replaced what they gave, they were run already, or what
     they gave counts if that which it was made of is made with the same bytes."""
-    made: dict[str, Manifest] = field(default_factory=dict)
+    made: dict[str, Entry] = field(default_factory=dict)
     """What each step of this run has made, whether that counts by now or not."""
-    put_off: Counter[str] = field(default_factory=Counter)
-    """How often each step was put off because what it takes was damaged."""
+    put_off: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each step was put off because what it takes of another one was damaged."""
     at: str | None = None
     """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)

@@ -16,11 +16,11 @@ from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.run.workers import Workers
-from kflow.signature import MTIME, state
+from kflow.signature import is_rewritten
 from kflow.spec.base import StepSpec
-from kflow.store.entry import MANIFEST, Entry, Manifest, Output
+from kflow.store.entry import Entry, Manifest, Output
 from kflow.store.remote import Expected
-from kflow.store.store import Store
+from kflow.store.store import AtWorkError, Store, refuse_to_wait
 
 Report = Callable[[Mapping[str, Any]], None]
 _LONGEST_PAUSE = 60.0
@@ -54,25 +54,19 @@ class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
 class Loss(StrEnum):
     """What became of a stored result that a step takes."""
 
-    DAMAGED = "was damaged"
-    REMADE = "was damaged, and was made again meanwhile"
+    GONE = "was damaged or removed"
+    RESTORED = "was changed, and is whole again"
     REPLACED = "was replaced by another run"
-
-
-Stamp = Mapping[str, list[int | str]]
-"""The state of the files of an entry; nothing where it has gone."""
 
 
 class InputLost(RunError):  # noqa: N818  it is the outcome of a step
     """The stored result of a step that this one takes is not what was published, or was not all the time."""
 
-    def __init__(self, step: str, entry: Entry, loss: Loss, stamp: Stamp) -> None:
+    def __init__(self, step: str, entry: Entry, loss: Loss) -> None:
         super().__init__(f"the stored result of step {step!r} {loss}")
         self.step = step
         self.entry = entry
         self.loss = loss
-        self.stamp = stamp
-        """What was there when it was looked at: only that is set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +123,12 @@ class _Wait:
 
     crew: Crew
     report: Report
+    event: str = "waiting"
     is_told: bool = False
 
     def __call__(self, seconds: float) -> None:
         if not self.is_told:
-            self.report({"event": "waiting"})
+            self.report({"event": self.event})
             self.is_told = True
         if self.crew.over.wait(seconds):
             raise Cancelled
@@ -167,12 +162,12 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     OSError
         If the store cannot be written.
     """
-    _require_sound(job.inputs, crew.store)
+    _require_sound(job.inputs, crew, report)
     with crew.store.claim(job.fingerprint, _Wait(crew, report)):
         twin = crew.brought.get(job.fingerprint)
         twin = twin if twin != job.name else None
         # What a twin has made by force may be taken already: a second result would be another than what was taken.
-        entry = None if job.is_forced and not twin else crew.store.lookup(job.fingerprint)
+        entry = None if job.is_forced and not twin else crew.store.lookup_sound(job.fingerprint)
         if entry is not None:
             return Outcome(entry, "found", twin=twin)
         outcome = _bring(job, crew, report)
@@ -191,7 +186,9 @@ def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
         if crew.over.is_set():
             raise Cancelled
     if not job.may_run:
-        message = f"its result is neither in the store nor in the remote; '--until {job.name}' makes it"
+        message = (
+            f"its result is not in the store, and the remote has none that can be taken; '--until {job.name}' makes it"
+        )
         raise StepFailure(message)
     report({"event": "begun"})
     if job.is_forced:  # from the beginning
@@ -220,7 +217,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging.folder)}
-        with _held_to_inputs(job, crew.store), _held_to_originals(job, crew.store):
+        with _held_to_inputs(job, crew, report), _held_to_originals(job, crew.store):
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
             else:
@@ -238,76 +235,78 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
 
 
 @contextlib.contextmanager
-def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
+def _held_to_inputs(job: Job, crew: Crew, report: Report) -> Iterator[None]:
     """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged.
 
     That goes before what the step says itself: a failure may come of what it was given.
     """
-    before = {step: (stamp(taken), _published(taken)) for step, taken in job.inputs.items()}
-    _require_sound(job.inputs, store)
+    before = {step: _stamp(taken) for step, taken in job.inputs.items()}
+    _require_sound(job.inputs, crew, report)
     try:
         yield
     finally:
         for step, taken in job.inputs.items():
-            seen, published = before[step]
-            now = stamp(taken)
-            is_sound = now == seen or store.is_sound(taken)
-            if not is_sound or _published(taken) != published:
-                shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
-                raise InputLost(step, taken, Loss.REMADE if is_sound else _loss(taken, store), now)
+            now = _stamp(taken)
+            if now != before[step] and (not crew.store.is_sound(taken) or _is_rewritten(before[step], now)):
+                shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
+                raise _lost(step, taken, crew, report)
 
 
-def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
+def _require_sound(inputs: Mapping[str, Entry], crew: Crew, report: Report) -> None:
     for step, taken in inputs.items():
-        now = stamp(taken)
-        if not store.is_sound(taken):
-            raise InputLost(step, taken, _loss(taken, store), now)
+        if not crew.store.is_sound(taken):
+            raise _lost(step, taken, crew, report)
 
 
-def _loss(taken: Entry, store: Store) -> Loss:
-    """Tell what became of a result that is not what was published."""
-    present = store.lookup(taken.manifest.fingerprint)
+def _lost(step: str, taken: Entry, crew: Crew, report: Report) -> InputLost:
+    """Set a damaged result aside, and say what became of it; whoever makes it anew is waited for."""
+    fingerprint = taken.manifest.fingerprint
+    with crew.store.claim(fingerprint, _Wait(crew, report, "waiting for input")):
+        present = crew.store.lookup_sound(fingerprint)
     if present is None:
-        return Loss.DAMAGED
-    if present.digests != taken.digests:
-        return Loss.REPLACED
-    return Loss.REMADE if store.is_sound(present) else Loss.DAMAGED
+        return InputLost(step, taken, Loss.GONE)
+    return InputLost(step, taken, Loss.RESTORED if present.digests == taken.digests else Loss.REPLACED)
 
 
-def stamp(entry: Entry) -> Stamp:
-    """Return the state of what is stored; nothing where it has gone."""
+_Stamp = Mapping[str, list[int | str]]
+
+
+def _stamp(entry: Entry) -> _Stamp:
+    """Return the state of what is stored; nothing where it cannot be told."""
     with contextlib.suppress(OSError):
         return entry.stamp()
     return {}
 
 
-def _published(entry: Entry) -> int:
-    """Tell when an entry was published, in ns: what was made again meanwhile is sound, and not what was read."""
-    with contextlib.suppress(OSError):
-        return state(f"{entry.place}/{MANIFEST}")[MTIME] if entry.manifest.files else 0
-    return 0
+def _is_rewritten(before: _Stamp, now: _Stamp) -> bool:
+    return before.keys() != now.keys() or any(is_rewritten(before[name], now[name]) for name in now)
 
 
 @contextlib.contextmanager
 def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
     """Let a step fail if a file that it rests on is changed: else its result would have the fingerprint of another."""
-    before = [_look_again(each, job, "was changed since the step was planned") for each in job.originals]
+    before = [_look_again(each, job, store, "was changed since the step was planned") for each in job.originals]
     try:
         yield
     finally:
         try:
             for each in before:
-                _look_again(each, job, "was changed while the step ran, and its result is not kept")
+                _look_again(each, job, store, "was changed while the step ran, and its result is not kept")
         except InputChanged:
             shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
             raise
 
 
-def _look_again(original: Original, job: Job, what: str) -> Original:
+def _look_again(original: Original, job: Job, store: Store, what: str) -> Original:
     found = original.look_again()
     if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
         taken = job.inputs[original.step]
-        raise InputLost(original.step, taken, Loss.DAMAGED, stamp(taken))
+        fingerprint = taken.manifest.fingerprint
+        with contextlib.suppress(AtWorkError), store.claim(fingerprint, refuse_to_wait):
+            present = store.lookup(fingerprint)
+            if present and present.digests == taken.digests:  # else it was made anew of what the file holds now
+                store.set_aside(fingerprint)
+        raise InputLost(original.step, taken, Loss.GONE)
     if found is None:
         message = f"the file {original.path} {what}; run again"
         raise InputChanged(message)

@@ -221,8 +221,8 @@ def describe_error(error: BaseException) -> str:
     return f"{name}: {first}" if first else name
 
 
-_LONGEST = 10_000
-"""Characters; what is told is shorter, but values of variables are looked for in it before it is cut."""
+_LONGEST = 200_000
+"""Characters, more than a variable may have: its value is looked for in what is told before that is cut."""
 _ADVICE = {"make a new HDF5Matrix to read": "run again to use"}
 """What the core advises those who call it from Python, and what there is to do for others."""
 

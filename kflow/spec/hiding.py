@@ -65,9 +65,10 @@ def _forms(value: str) -> tuple[str, ...]:
     read = list(_scalars(parse_scalar(value)))
     found = []
     for text in (value, *read) if read else ():
-        # Paths are told in their shortest form, and absolute; errors in one line.
+        # Paths are told in their shortest form, and absolute; errors in one line, and up to the first that is empty.
         plain = os.path.normpath(text) if "/" in text else text
-        forms = (text, plain, re.sub(r"^(\.\./)+", "", plain), " ".join(text.split()))
+        lines = (" ".join(each.split()) for each in (text, text.split("\n\n")[0]))
+        forms = (text, plain, re.sub(r"^(\.\./)+", "", plain), *lines)
         found += [each for each in forms if re.search(r"\w", each)]
     return tuple(dict.fromkeys(found))
 

@@ -102,6 +102,12 @@ class Entry:
         """The digest of each output."""
         return {name: output.digest for name, output in self.manifest.outputs.items()}
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers in its outputs that are metrics, by name."""
+        found = (o.description["metrics"] for o in self.manifest.outputs.values() if o.type == "metrics")
+        return {name: number for metrics in found for name, number in metrics.items()}
+
     def is_whole(self) -> bool:
         """Tell whether every file is there with its size, and what it refers to outside is unchanged."""
         try:

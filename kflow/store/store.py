@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kflow import durable
+from kflow.signature import ABSENT
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
 from kflow.store.locks import claimed, exclude, held, is_held, open_lock
 
@@ -98,6 +99,8 @@ class Store:
             return True
         try:
             stamp = entry.stamp()
+            if any(tuple(state[:-1]) == ABSENT for state in stamp.values()):
+                return False
             if self._is_known(entry.manifest.fingerprint, stamp):
                 return True
             is_sound = not entry.find_damage()
@@ -151,7 +154,7 @@ class Store:
         Where locks keep nobody out, one that is at work loses but what it would go on from after a crash: it has
         its state in memory, and writes the next checkpoint in a new folder.
         """
-        with contextlib.suppress(_AtWorkError), self.claim(folder.name, _refuse_to_wait):
+        with contextlib.suppress(AtWorkError), self.claim(folder.name, refuse_to_wait):
             trash = self._throw_away(folder, not_after)
             if trash is not None:
                 shutil.rmtree(trash, ignore_errors=True)
@@ -189,9 +192,20 @@ class Store:
             with contextlib.suppress(OSError, ValueError):
                 yield Entry(str(folder), read_manifest(folder))
 
+    def lookup_sound(self, fingerprint: str) -> Entry | None:
+        """Return the entry of a fingerprint if it holds the bytes that were published; a damaged one is set aside.
+
+        Only for those who hold the fingerprint: somebody else might have made it anew while it was read.
+        """
+        entry = self.lookup(fingerprint)
+        if entry is None or self.is_sound(entry):
+            return entry
+        self.set_aside(fingerprint)
+        return None
+
     def set_aside(self, fingerprint: str) -> None:
-        """Keep a damaged entry for study; from now on it is a miss."""
-        self._set_aside(Path(self._place(fingerprint)))
+        """Keep a damaged entry for study; from now on it is a miss. Only for those who hold the fingerprint."""
+        self._set_aside(self.place(fingerprint))
 
     def checkpoints(self, fingerprint: str) -> Path:
         """Return the folder for what a step has done that was not finished; it may not be there."""
@@ -199,7 +213,7 @@ class Store:
 
     def explain_miss(self, fingerprint: str) -> str:
         """Say why there is no entry that could be reused."""
-        folder = Path(self._place(fingerprint))
+        folder = self.place(fingerprint)
         try:
             manifest = read_manifest(folder)
         except (OSError, ValueError):
@@ -269,6 +283,7 @@ class Store:
         durable.write_new(f"{staging.folder}/{MANIFEST}", manifest.to_bytes())
         durable.sync_open_folder(staging.descriptor)
         entry = Entry(self._place(manifest.fingerprint), manifest)
+        stamp = Entry(str(staging.folder), manifest).stamp()  # once it is published, another one may take its place
         shelf = os.path.dirname(entry.place)  # noqa: PTH120
         while not self._move(staging, entry.place):
             present = self.lookup(manifest.fingerprint)
@@ -281,7 +296,7 @@ class Store:
                 self._set_aside(entry.folder)
         durable.sync_folder(shelf)
         if files:
-            self._published[manifest.fingerprint] = entry.stamp()
+            self._published[manifest.fingerprint] = stamp
         return entry
 
     def _move(self, staging: Staging, target: str) -> bool:
@@ -312,6 +327,10 @@ class Store:
         """
         with claimed(f"{self.root}/locks/claims", int(fingerprint[:15], 16), wait):
             yield
+
+    def place(self, fingerprint: str) -> Path:
+        """Return the folder of an entry, whether it is there or not."""
+        return Path(self._place(fingerprint))
 
     def _place(self, fingerprint: str) -> str:
         """Return the folder of an entry, as a text: a path would take longer than the look into it."""
@@ -346,13 +365,14 @@ def _is_outdated(folder: Path) -> bool:
         return False
 
 
-class _AtWorkError(Exception):
+class AtWorkError(Exception):
     """Somebody holds the fingerprint."""
 
 
-def _refuse_to_wait(seconds: float) -> None:
+def refuse_to_wait(seconds: float) -> None:
+    """Wait for nobody who holds a fingerprint: see `Store.claim`."""
     del seconds
-    raise _AtWorkError
+    raise AtWorkError
 
 
 def _look_into(folder: Path, on_error: Callable[[OSError], object] | None) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kflow.store.entry import MANIFEST, Entry, read_manifest
-from kflow.store.store import Store
+from kflow.store.store import AtWorkError, Store, refuse_to_wait
 
 GRACE = 3600.0
 """Seconds for which what was used stays, whatever else is wished."""
@@ -171,6 +171,19 @@ def _inspect(folder: Path) -> Finding:
     if manifest.fingerprint != folder.name:
         damage = [MANIFEST]
     return Finding(folder.name, manifest.kind, damage)
+
+
+def set_aside(store: Store, fingerprint: str) -> None:
+    """Keep a damaged entry for study, unless somebody makes it anew, or has made it since.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be written.
+    """
+    with contextlib.suppress(AtWorkError), store.claim(fingerprint, refuse_to_wait):
+        if _inspect(store.place(fingerprint)).damaged:
+            store.set_aside(fingerprint)
 
 
 def measure(folder: Path) -> int:

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -62,6 +63,35 @@ def test_files_that_hold_models(tmp_path: Path, name: str) -> None:
     text = find_differences("file", *sides)
     assert "6 of 6 values differ, by at most 0.5, first at (0, 0)" in text
     assert "first at byte" not in text
+
+
+@pytest.mark.parametrize("what", ["rows of any length", "no rows", "a loop"])
+def test_files_that_hold_what_no_model_does(tmp_path: Path, what: str) -> None:
+    """By the first byte, and never by an error."""
+    sides = []
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        with h5py.File(tmp_path / folder / "out.h5", "w") as file:
+            if what == "rows of any length":
+                file.create_dataset("x", (2,), h5py.vlen_dtype("f4"))[0] = [1.0 + number, 2.0]
+            elif what == "no rows":
+                file["x"] = h5py.Empty("f4" if number else "f8")
+            else:
+                file["loop"] = h5py.SoftLink("/")
+                file.attrs["number"] = number
+        sides.append(store("file", tmp_path / folder / "out.h5", tmp_path / folder))
+
+    assert "bytes, first at byte" in find_differences("file", *sides)
+
+
+def test_what_is_no_number(tmp_path: Path) -> None:
+    """Against one that is: how far it is off cannot be told."""
+    pair = [np.array([1.0, value]) for value in (np.nan, 2.0)]
+    text = find_differences(
+        "array", *(store("array", each, tmp_path / name) for each, name in zip(pair, "ab", strict=True))
+    )
+
+    assert text == "1 of 2 values differ, first at (1,)"
 
 
 def test_files_of_other_kinds(tmp_path: Path) -> None:

@@ -164,7 +164,10 @@ def test_a_damaged_result_is_made_again_before_it_is_used(folder: Any) -> None:
     all_ = folder.kflow("run", "w.yaml", "--from", "unit", "--force")
 
     assert alone.returncode == 1
-    assert "the stored result of step 'unit' was damaged; a run with '--until unit' makes it again" in alone.stdout
+    assert (
+        "the stored result of step 'unit' was damaged or removed; a run with '--until unit' makes it again"
+        in alone.stdout
+    )
     assert all_.returncode == 0
     assert folder.records()[0].steps["unit"].outputs["array"].digest == digest
 

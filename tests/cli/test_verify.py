@@ -204,7 +204,7 @@ def test_a_damaged_input_of_a_chosen_step_is_told(make_folder: MakeFolder) -> No
     verified = folder.kflow("verify", "latest", "--only", "load")
 
     assert verified.returncode == 1
-    assert "the stored result of step 'save' was damaged" in verified.stdout
+    assert "the stored result of step 'save' was damaged or removed" in verified.stdout
     assert stored.read_bytes() == data
 
 

@@ -649,7 +649,10 @@ steps:
 
     alone = folder.kflow("run", "w.yaml", "--force", "--only", "mean")
     assert alone.returncode == 1
-    assert "the stored result of step 'unit' was damaged; a run with '--until unit' makes it again" in alone.stdout
+    assert (
+        "the stored result of step 'unit' was damaged or removed; a run with '--until unit' makes it again"
+        in alone.stdout
+    )
     assert folder.kflow("run", "w.yaml", "--until", "unit").returncode == 0
     assert folder.kflow("run", "w.yaml", "--force", "--only", "mean").returncode == 0
 

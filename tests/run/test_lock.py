@@ -1,6 +1,7 @@
 """A lock holds what a workflow gave, and a locked run fails where reality differs."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,52 @@ def test_a_lock_that_was_changed_by_hand_is_told(
     assert good.returncode == 0, good.stderr
     assert bad.returncode == 1
     assert told in bad.stderr
+
+
+@pytest.mark.parametrize("part", ["fields", "libraries", "code", "inputs"])
+@pytest.mark.parametrize("value", ["", "[1]", "text", "3"])
+def test_a_lock_that_was_spoilt_is_told(locked: Any, part: str, value: str) -> None:
+    """As a merge may leave it."""
+    lock = locked.path / "w.lock.yaml"
+    text = re.sub(rf"^      {part}:\n(        .*\n)+", f"      {part}: {value}\n", lock.read_text(), flags=re.MULTILINE)
+    assert text != lock.read_text()
+    lock.write_text(text)
+    run = locked.kflow("run", "w.yaml", "--locked")
+
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "w.lock.yaml is no lock of this version of kflow; 'kflow lock' writes it anew" in run.stderr
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_text_that_a_document_holds_in_blocks_only(make_folder: MakeFolder) -> None:
+    """What is locked can be read again."""
+    text = "kflow: 1\nname: w\nsteps:\n  n:\n    kind: note\n    text: |\n      a\u200bb\n"
+    folder = make_folder(text)
+    done = [folder.kflow(*each) for each in (("run", "w.yaml"), ("lock", "w.yaml"), ("run", "w.yaml", "--locked"))]
+
+    assert [each.returncode for each in done] == [0, 0, 0], done[-1].stderr
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_result_that_is_found_during_a_run_is_held_to_the_lock(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It could not be told before, as what it is made of had to be made again."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}, is_noisy: true}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml")
+    folder.kflow("lock", "w.yaml")
+    folder.kflow("run", "w.yaml", "--only", "a", "--force")
+    key = str(folder.records()[0].steps["up"].fingerprint)
+    shutil.rmtree(tmp_path / "store" / "entries" / key[:2] / key)
+    run = folder.kflow("run", "w.yaml", "--locked")
+
+    assert run.returncode == 1
+    assert "output a.file is" in run.stderr
 
 
 def test_a_folder_in_the_place_of_a_lock(make_folder: MakeFolder) -> None:

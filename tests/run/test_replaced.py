@@ -1,6 +1,7 @@
 """Results that are damaged, replaced or lost while a run takes them: none is kept under the fingerprint of others."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -236,11 +237,55 @@ steps:
     up = folder.records()[0].steps["up"]
 
     assert done.returncode == 1
-    assert done.stdout.count("the stored result of up was damaged; a is put off until it is sound") == 2
-    assert "the stored result of step 'up' was damaged each time that this step took it" in done.stdout
+    assert done.stdout.count("the stored result of up was damaged or removed; a is put off until it is sound") == 2
+    assert "the stored result of step 'up' was changed each time that this step took it" in done.stdout
     assert folder.statuses() == {"up": "run", "a": "failed"}
     assert up.reason == "its stored result was damaged"
     assert not stored(tmp_path / "store", up).exists()
+
+
+def test_bytes_that_were_put_back_while_a_step_ran(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """From a backup, with their old time: what the step has read were others."""
+    text = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}, after: read, then: end}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up")
+    up = stored(tmp_path / "store", folder.records()[0].steps["up"])
+    shutil.copy2(up, folder.path / "backup")
+    run = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.write("read", "")
+    time.sleep(0.3)
+    shutil.copy2(folder.path / "backup", folder.path / "again")
+    (folder.path / "again").rename(up)
+    folder.write("end", "")
+    out, err = run.communicate()
+
+    assert run.returncode == 0, out + err
+    assert "the stored result of up was changed, and is whole again; a is put off" in out
+    assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup"
+
+
+def test_a_step_that_takes_many_damaged_results(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It is not to blame for that, however many they are."""
+    steps = [f'  up{n}: {{kind: note, text: "up{n}"}}\n' for n in range(4)]
+    takes = ", ".join(f'u{n}: "${{up{n}}}"' for n in range(4))
+    text = f"kflow: 1\nname: notes\nsteps:\n{''.join(steps)}  a: {{kind: note, text: a, takes: {{{takes}}}}}\n"
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", *(word for n in range(4) for word in ("--only", f"up{n}")))
+    for n in range(4):
+        damage(tmp_path / "store", folder.records()[0].steps[f"up{n}"])
+    done = folder.kflow("run", "w.yaml")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup0up1up2up3"
 
 
 def test_a_damaged_result_that_a_remote_has_is_pulled(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -281,7 +326,7 @@ steps:
 
     assert first.returncode == 1
     advice = "'kflow store verify' sets it aside, and then a run with '--until up' makes it again"
-    assert f"the stored result of step 'up' was damaged; {advice}" in first.stdout
+    assert f"the stored result of step 'up' was damaged or removed; {advice}" in first.stdout
     assert second.returncode == 0, second.stdout
 
 
@@ -334,6 +379,20 @@ def test_what_was_run_is_told_as_run_though_it_was_decided_anew(make_folder: Mak
     assert "a (note)" in out
     assert out.count("reused: made by this run, and still true") == 2
     assert a.duration is not None
+
+
+def test_what_was_run_is_told_as_run_though_it_is_no_number(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """NaN is not equal to itself, and the same result all the same."""
+    more = "  loss: {kind: measure, value: .nan, needs: [m]}\n  twin: {kind: note, text: up, needs: [loss, first]}\n"
+    folder = make_folder(FOUND_LATE + more, {"go_m": "", "go_a": ""})
+    run = folder.start("run", "w.yaml", "--jobs", "3")
+    wait_for(folder, "a", "run", run)
+    damage(tmp_path / "store", folder.records()[0].steps["up"])
+    folder.write("found", "")
+    out, err = run.communicate()
+
+    assert run.returncode == 0, out + err
+    assert folder.statuses()["loss"] == "run"
 
 
 def test_a_failure_of_a_step_whose_input_counts_no_more_does_not_count(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from kflow.spec.hiding import hide_values
         ("[first, {a: second}]", "neither first nor second", "neither ${env.X} nor ${env.X}"),
         ("./secret//here/", "/home/secret/here/f.txt is gone", "/home/${env.X}/f.txt is gone"),
         ("../secret", "/home/secret/f.txt is gone", "/home/${env.X}/f.txt is gone"),
+        ("'my  secret'", "it is my secret", "it is ${env.X}"),
+        ("first-part\n\nsecond", "it is first-part", "it is ${env.X}"),
         ("a.b", "a.b, and not acb", "${env.X}, and not acb"),
     ],
 )

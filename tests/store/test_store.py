@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kflow.artifacts import ExternalFile
-from kflow.store.entry import Manifest, Output, seal
+from kflow.store.entry import Entry, Manifest, Output, seal
 from kflow.store.store import Store
-from kflow.store.upkeep import inspect
+from kflow.store.upkeep import inspect, set_aside
 
 KEY = "ab" * 32
 
@@ -300,6 +300,37 @@ def test_what_gives_way_and_was_not_damaged_is_not_kept_for_study(tmp_path: Path
     assert found.digests == {"a": "other"}
     assert not (tmp_path / "store" / "damaged").exists()
     assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+def test_what_has_gone_is_not_sound(tmp_path: Path) -> None:
+    """Though it was there when it was looked up, and even if it was published here."""
+    store = Store(tmp_path)
+    publish(store)
+    entry = store.lookup(KEY)
+    assert entry
+    first = store.is_sound(entry)
+    entry.folder.rename(tmp_path / "elsewhere")
+
+    assert (first, store.is_sound(entry), Store(tmp_path).is_sound(entry)) == (True, False, False)
+
+
+def test_an_entry_that_was_made_again_since_is_not_set_aside(tmp_path: Path) -> None:
+    """Reading all of a store takes its time."""
+    store = Store(tmp_path)
+    (publish(store) / "out" / "a.txt").write_text("54321")
+    (found,) = [each.fingerprint for each in inspect(store) if each.damaged]
+    publish(store)
+    set_aside(store, found)
+
+    assert store.lookup(KEY)
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+def test_the_metrics_of_an_entry(tmp_path: Path) -> None:
+    """Those of all its outputs."""
+    outputs = {name: Output("metrics", "d", {"metrics": {name: 1.0}}) for name in ("loss", "accuracy")}
+
+    assert Entry(str(tmp_path), Manifest(KEY, "kind", outputs)).metrics == {"loss": 1.0, "accuracy": 1.0}
 
 
 def test_why_there_is_no_entry(tmp_path: Path) -> None:
