@@ -39,8 +39,8 @@ def states(paths: Iterable[str]) -> list[int]:
     return found
 
 
-def is_rewritten(before: Sequence[Any], now: Sequence[Any]) -> bool:
-    """Tell whether a file may have held other bytes between two moments, though it holds the same ones again.
+def is_another(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Tell whether another file was put in the place of one between two moments: the first may have held other bytes.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def is_rewritten(before: Sequence[Any], now: Sequence[Any]) -> bool:
 
     Examples
     --------
-    >>> is_rewritten((1, 5, 5, 7, 0o100644), (1, 5, 9, 7, 0o100600)), is_rewritten((1, 5, 5, 7, 0), (1, 5, 9, 8, 0))
+    >>> is_another((1, 5, 5, 7, 0o100644), (1, 6, 6, 7, 0o100644)), is_another((1, 5, 5, 7, 0), (1, 5, 9, 8, 0))
     (False, True)
     """
-    # Some file systems give a file another inode at every look; one that was put in its place has another time, too.
-    _, written, changed, inode, *_ = before
-    return bool(now[1] != written or (now[2] != changed and now[3] != inode))
+    # Its times say nothing: HDF5 writes to a file that is only read, if it may. Nor does its inode alone, of which some
+    # file systems give it another one at every look.
+    return bool(now[3] != before[3] and now[2] != before[2])
 
 
 def is_settled(seen: State, moment: int) -> bool:

@@ -68,7 +68,8 @@ def verify(store: Path | None) -> int:
     for each in damaged:
         say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
         try:
-            set_aside(kept, each.fingerprint)
+            if not set_aside(kept, each.fingerprint):
+                say("  a run is making it anew; give this command again when it has ended")
         except OSError as error:
             message = f"it cannot be set aside: {error.strerror}"
             raise RunError(message) from None

@@ -88,7 +88,7 @@ def note_log(run: Run, name: str) -> None:
 def _put_off(run: Run, name: str, lost: InputLost) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
     upstream = lost.step
-    is_gone = lost.loss is Loss.GONE and run.entries.get(upstream) is lost.entry
+    is_gone = lost.loss in {Loss.GONE, Loss.OUTDATED} and run.entries.get(upstream) is lost.entry
     run.put_off[name, upstream] += lost.loss is not Loss.REPLACED  # other runs do that once each
     if run.put_off[name, upstream] > _PATIENCE:
         why = "was changed each time that this step took it: no step may change what it is given, and no disk"

@@ -16,11 +16,11 @@ from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.run.workers import Workers
-from kflow.signature import is_rewritten
+from kflow.signature import is_another
 from kflow.spec.base import StepSpec
 from kflow.store.entry import Entry, Manifest, Output
 from kflow.store.remote import Expected
-from kflow.store.store import AtWorkError, Store, refuse_to_wait
+from kflow.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
 _LONGEST_PAUSE = 60.0
@@ -55,8 +55,9 @@ class Loss(StrEnum):
     """What became of a stored result that a step takes."""
 
     GONE = "was damaged or removed"
+    OUTDATED = "refers to a file that was changed"
     RESTORED = "was changed, and is whole again"
-    REPLACED = "was replaced by another run"
+    REPLACED = "was replaced meanwhile"
 
 
 class InputLost(RunError):  # noqa: N818  it is the outcome of a step
@@ -162,7 +163,14 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     OSError
         If the store cannot be written.
     """
-    _require_sound(job.inputs, crew, report)
+    try:
+        return _carry_out(job, crew, report)
+    except InputLost as lost:  # only now, as whoever waits for another step is not to hold up those who wait for this
+        raise _look_at(lost, crew, report) from None
+
+
+def _carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
+    _require_sound(job.inputs, crew.store)
     with crew.store.claim(job.fingerprint, _Wait(crew, report)):
         twin = crew.brought.get(job.fingerprint)
         twin = twin if twin != job.name else None
@@ -173,6 +181,23 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
         outcome = _bring(job, crew, report)
         crew.brought[job.fingerprint] = job.name
         return outcome
+
+
+def _look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
+    """Set a result aside that is damaged, and say what became of it; whoever makes it anew is waited for."""
+    if lost.loss is Loss.RESTORED:
+        return lost
+    step, taken = lost.step, lost.entry
+    with crew.store.claim(taken.manifest.fingerprint, _Wait(crew, report, "waiting for input")):
+        present = crew.store.lookup_sound(taken.manifest.fingerprint)
+        if present is None:
+            return lost
+        if present.digests != taken.digests or present.manifest.files != taken.manifest.files:
+            return InputLost(step, taken, Loss.REPLACED)
+        if lost.loss is Loss.GONE:
+            return InputLost(step, taken, Loss.RESTORED)
+        crew.store.set_aside(taken.manifest.fingerprint)
+        return lost
 
 
 def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
@@ -217,7 +242,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging.folder)}
-        with _held_to_inputs(job, crew, report), _held_to_originals(job, crew.store):
+        with _held_to_inputs(job, crew.store), _held_to_originals(job, crew.store):
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
             else:
@@ -235,78 +260,50 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
 
 
 @contextlib.contextmanager
-def _held_to_inputs(job: Job, crew: Crew, report: Report) -> Iterator[None]:
+def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
     """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged.
 
     That goes before what the step says itself: a failure may come of what it was given.
     """
-    before = {step: _stamp(taken) for step, taken in job.inputs.items()}
-    _require_sound(job.inputs, crew, report)
+    before = {step: taken.glance() for step, taken in job.inputs.items()}
+    _require_sound(job.inputs, store)
     try:
         yield
     finally:
         for step, taken in job.inputs.items():
-            now = _stamp(taken)
-            if now != before[step] and (not crew.store.is_sound(taken) or _is_rewritten(before[step], now)):
-                shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
-                raise _lost(step, taken, crew, report)
+            now = taken.glance()
+            if now != before[step]:
+                is_sound = store.is_sound(taken)
+                if not is_sound or any(is_another(before[step].get(name, each), each) for name, each in now.items()):
+                    shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+                    raise InputLost(step, taken, Loss.RESTORED if is_sound else Loss.GONE)
 
 
-def _require_sound(inputs: Mapping[str, Entry], crew: Crew, report: Report) -> None:
+def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
     for step, taken in inputs.items():
-        if not crew.store.is_sound(taken):
-            raise _lost(step, taken, crew, report)
-
-
-def _lost(step: str, taken: Entry, crew: Crew, report: Report) -> InputLost:
-    """Set a damaged result aside, and say what became of it; whoever makes it anew is waited for."""
-    fingerprint = taken.manifest.fingerprint
-    with crew.store.claim(fingerprint, _Wait(crew, report, "waiting for input")):
-        present = crew.store.lookup_sound(fingerprint)
-    if present is None:
-        return InputLost(step, taken, Loss.GONE)
-    return InputLost(step, taken, Loss.RESTORED if present.digests == taken.digests else Loss.REPLACED)
-
-
-_Stamp = Mapping[str, list[int | str]]
-
-
-def _stamp(entry: Entry) -> _Stamp:
-    """Return the state of what is stored; nothing where it cannot be told."""
-    with contextlib.suppress(OSError):
-        return entry.stamp()
-    return {}
-
-
-def _is_rewritten(before: _Stamp, now: _Stamp) -> bool:
-    return before.keys() != now.keys() or any(is_rewritten(before[name], now[name]) for name in now)
+        if not store.is_sound(taken):
+            raise InputLost(step, taken, Loss.GONE)
 
 
 @contextlib.contextmanager
 def _held_to_originals(job: Job, store: Store) -> Iterator[None]:
     """Let a step fail if a file that it rests on is changed: else its result would have the fingerprint of another."""
-    before = [_look_again(each, job, store, "was changed since the step was planned") for each in job.originals]
+    before = [_look_again(each, job, "was changed since the step was planned") for each in job.originals]
     try:
         yield
     finally:
         try:
             for each in before:
-                _look_again(each, job, store, "was changed while the step ran, and its result is not kept")
+                _look_again(each, job, "was changed while the step ran, and its result is not kept")
         except InputChanged:
             shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
             raise
 
 
-def _look_again(original: Original, job: Job, store: Store, what: str) -> Original:
+def _look_again(original: Original, job: Job, what: str) -> Original:
     found = original.look_again()
     if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
-        taken = job.inputs[original.step]
-        fingerprint = taken.manifest.fingerprint
-        with contextlib.suppress(AtWorkError), store.claim(fingerprint, refuse_to_wait):
-            present = store.lookup(fingerprint)
-            if present and present.digests == taken.digests:  # else it was made anew of what the file holds now
-                store.set_aside(fingerprint)
-        raise InputLost(original.step, taken, Loss.GONE)
+        raise InputLost(original.step, job.inputs[original.step], Loss.OUTDATED)
     if found is None:
         message = f"the file {original.path} {what}; run again"
         raise InputChanged(message)

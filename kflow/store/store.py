@@ -27,6 +27,8 @@ _SETTLED = 60.0
 """Seconds after which a folder under work is held, if somebody works there."""
 _ABANDONED = 7 * 86400.0
 """Seconds after which nobody works there, where locks cannot tell."""
+_MOMENT = 2.0
+"""Seconds that it takes at most to look at an entry while holding its fingerprint."""
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """How renaming a folder fails where something else has its name."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -197,10 +199,13 @@ class Store:
 
         Only for those who hold the fingerprint: somebody else might have made it anew while it was read.
         """
-        entry = self.lookup(fingerprint)
-        if entry is None or self.is_sound(entry):
-            return entry
-        self.set_aside(fingerprint)
+        while entry := self.lookup(fingerprint):
+            seen = entry.glance()
+            if self.is_sound(entry):
+                return entry
+            if entry.glance() == seen:  # where locks keep nobody out, another one may be in its place by now
+                self.set_aside(fingerprint)
+                return None
         return None
 
     def set_aside(self, fingerprint: str) -> None:
@@ -367,6 +372,18 @@ def _is_outdated(folder: Path) -> bool:
 
 class AtWorkError(Exception):
     """Somebody holds the fingerprint."""
+
+
+def wait_briefly() -> Callable[[float], None]:
+    """Wait for those who hold a fingerprint for a moment, and not for those who are at work."""
+    end = time.monotonic() + _MOMENT
+
+    def wait(seconds: float) -> None:
+        if time.monotonic() > end:
+            raise AtWorkError
+        time.sleep(seconds)
+
+    return wait
 
 
 def refuse_to_wait(seconds: float) -> None:

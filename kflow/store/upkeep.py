@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kflow.store.entry import MANIFEST, Entry, read_manifest
-from kflow.store.store import AtWorkError, Store, refuse_to_wait
+from kflow.store.store import AtWorkError, Store, wait_briefly
 
 GRACE = 3600.0
 """Seconds for which what was used stays, whatever else is wished."""
@@ -173,17 +173,21 @@ def _inspect(folder: Path) -> Finding:
     return Finding(folder.name, manifest.kind, damage)
 
 
-def set_aside(store: Store, fingerprint: str) -> None:
-    """Keep a damaged entry for study, unless somebody makes it anew, or has made it since.
+def set_aside(store: Store, fingerprint: str) -> bool:
+    """Keep a damaged entry for study, unless it was made anew since; False while somebody is at work on it.
 
     Raises
     ------
     OSError
         If the store cannot be written.
     """
-    with contextlib.suppress(AtWorkError), store.claim(fingerprint, refuse_to_wait):
-        if _inspect(store.place(fingerprint)).damaged:
-            store.set_aside(fingerprint)
+    try:
+        with store.claim(fingerprint, wait_briefly()):
+            if _inspect(store.place(fingerprint)).damaged:
+                store.set_aside(fingerprint)
+    except AtWorkError:
+        return False
+    return True
 
 
 def measure(folder: Path) -> int:

@@ -15,6 +15,13 @@ from kflow.run.record import StepRecord, read_records
 MakeFolder = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("kinds")
 
+PAIR = """
+kflow: 1
+name: notes
+steps:
+  up: {kind: note, text: up}
+  a: {kind: note, text: a, takes: {up: "${up}"}}
+"""
 TWO_TAKERS = """
 kflow: 1
 name: notes
@@ -225,14 +232,7 @@ steps:
 
 def test_a_step_that_changes_what_it_is_given_fails(make_folder: MakeFolder, tmp_path: Path) -> None:
     """It would be put off for ever; and nothing that it has made is kept."""
-    text = """
-kflow: 1
-name: notes
-steps:
-  up: {kind: note, text: up}
-  a: {kind: note, text: a, takes: {up: "${up}"}, spoils: true}
-"""
-    folder = make_folder(text)
+    folder = make_folder(PAIR.replace("text: a,", "text: a, spoils: true,"))
     done = folder.kflow("run", "w.yaml", "--keep-going")
     up = folder.records()[0].steps["up"]
 
@@ -244,16 +244,45 @@ steps:
     assert not stored(tmp_path / "store", up).exists()
 
 
-def test_bytes_that_were_put_back_while_a_step_ran(make_folder: MakeFolder, tmp_path: Path) -> None:
-    """From a backup, with their old time: what the step has read were others."""
+def test_a_result_that_was_touched_while_a_step_took_it(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """HDF5 writes to a file that may be written, though it is only read; the bytes are the same."""
+    folder = make_folder(PAIR.replace("text: a,", "text: a, then: end,"))
+    folder.kflow("run", "w.yaml", "--only", "up")
+    run = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    stored(tmp_path / "store", folder.records()[0].steps["up"]).touch()
+    folder.write("end", "")
+    out, err = run.communicate()
+
+    assert run.returncode == 0, out + err
+    assert "put off" not in out
+
+
+def test_a_step_that_gives_what_it_takes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """It has the fingerprint of the one before it, and does not wait for itself."""
     text = """
 kflow: 1
 name: notes
 steps:
   up: {kind: note, text: up}
-  a: {kind: note, text: a, takes: {up: "${up}"}, after: read, then: end}
+  b: {kind: note, text: "", takes: {up: "${up}"}}
+  c: {kind: note, text: "", takes: {up: "${b}"}}
 """
     folder = make_folder(text)
+    folder.kflow("run", "w.yaml")
+    damage(tmp_path / "store", folder.records()[0].steps["b"])
+    alone = folder.kflow("run", "w.yaml", "--only", "c", "--force")
+    both = folder.kflow("run", "w.yaml", "--from", "b", "--force")
+
+    assert alone.returncode == 1
+    assert "the stored result of step 'b' was damaged or removed; a run with '--until b' makes it again" in alone.stdout
+    assert both.returncode == 0
+
+
+def test_bytes_that_were_put_back_while_a_step_ran(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """From a backup, with their old time: what the step has read were others."""
+    folder = make_folder(PAIR.replace("text: a,", "text: a, after: read, then: end,"))
     folder.kflow("run", "w.yaml", "--only", "up")
     up = stored(tmp_path / "store", folder.records()[0].steps["up"])
     shutil.copy2(up, folder.path / "backup")
@@ -290,14 +319,7 @@ def test_a_step_that_takes_many_damaged_results(make_folder: MakeFolder, tmp_pat
 
 def test_a_damaged_result_that_a_remote_has_is_pulled(make_folder: MakeFolder, tmp_path: Path) -> None:
     """Though it was not chosen, and could not be run."""
-    text = """
-kflow: 1
-name: notes
-steps:
-  up: {kind: note, text: up}
-  a: {kind: note, text: a, takes: {up: "${up}"}}
-"""
-    folder = make_folder(text)
+    folder = make_folder(PAIR)
     folder.kflow("run", "w.yaml", "--only", "up", "--remote", str(tmp_path / "remote"))
     damage(tmp_path / "store", folder.records()[0].steps["up"])
     done = folder.kflow("run", "w.yaml", "--only", "a", "--remote", str(tmp_path / "remote"))
@@ -308,14 +330,7 @@ steps:
 
 def test_verifying_a_step_whose_input_is_damaged_says_what_helps(make_folder: MakeFolder, tmp_path: Path) -> None:
     """The store that is verified is not written to."""
-    text = """
-kflow: 1
-name: notes
-steps:
-  up: {kind: note, text: up}
-  a: {kind: note, text: a, takes: {up: "${up}"}}
-"""
-    folder = make_folder(text)
+    folder = make_folder(PAIR)
     folder.kflow("run", "w.yaml")
     damage(tmp_path / "store", folder.records()[0].steps["up"])
     whole = folder.records()[0].id
