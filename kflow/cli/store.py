@@ -16,7 +16,7 @@ from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
 from kflow.store.place import describe_failure
 from kflow.store.store import Store
-from kflow.store.upkeep import Policy, Usage, collect, inspect, list_usage, measure, set_aside
+from kflow.store.upkeep import Finding, Policy, Usage, collect, inspect, list_usage, measure, set_aside
 
 PARTS = {
     "entries": "results by fingerprint",
@@ -65,20 +65,26 @@ def verify(store: Path | None) -> int:
     found = list(inspect(kept))
     damaged = [each for each in found if each.damaged]
     unreadable = [each for each in found if each.unreadable]
-    for each in damaged:
-        say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
-        try:
-            if not set_aside(kept, each.fingerprint):
-                say("  a run is making it anew; give this command again when it has ended")
-        except OSError as error:
-            message = f"it cannot be set aside: {error.strerror}"
-            raise RunError(message) from None
+    was_set_aside = [_set_aside(kept, each) for each in damaged]
     for each in unreadable:
         say(f"{each.fingerprint[:16]} cannot be read: {each.unreadable}")
-    aside = "; the next run makes the damaged ones again" if damaged else ""
+    aside = "; the next run makes the damaged ones again" if any(was_set_aside) else ""
     sound = len(found) - len(damaged) - len(unreadable)
     say(f"{sound} of {len(found)} entries hold what was published{aside}")
     return 1 if damaged or unreadable else 0
+
+
+def _set_aside(kept: Store, each: Finding) -> bool:
+    """Tell of a damaged entry, and set it aside unless somebody makes it anew."""
+    say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
+    try:
+        is_aside = set_aside(kept, each.fingerprint)
+    except OSError as error:
+        message = f"it cannot be set aside: {error.strerror}"
+        raise RunError(message) from None
+    if not is_aside:
+        say("  it stays, as a run is making it anew; give this command again when that has ended")
+    return is_aside
 
 
 def collect_garbage(

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,27 @@ def test_a_store_without_a_name_is_refused(folder: Any, command: tuple[str, ...]
     assert done.returncode == 2
     assert "expected a folder" in done.stderr
     assert not (folder.path / "runs").exists()
+
+
+@pytest.mark.usefixtures("kinds")
+def test_damage_that_a_run_makes_anew_is_left_to_it(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Else what that run publishes could be set aside; and nobody is told that the next one sees to it."""
+    folder = make_folder(
+        'kflow: 1\nname: n\nparams: {after: /}\nsteps: {up: {kind: note, text: up, after: "${params.after}"}}\n'
+    )
+    folder.kflow("run", "w.yaml")
+    (note,) = (tmp_path / "store" / "entries").rglob("note.txt")
+    note.write_text("??")
+    run = folder.start("run", "w.yaml", "--force", "--set", f"after={folder.path / 'go'}")
+    folder.wait_until_it_runs("up")
+    verified = folder.kflow("store", "verify")
+    folder.write("go", "")
+    run.communicate()
+
+    assert verified.returncode == 1
+    assert "it stays, as a run is making it anew" in verified.stdout
+    assert "the next run makes" not in verified.stdout
+    assert note.read_text() == "up"
 
 
 def test_damage_is_found_and_set_aside(folder: Any) -> None:
