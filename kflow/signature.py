@@ -52,8 +52,8 @@ def is_another(before: Sequence[Any], now: Sequence[Any]) -> bool:
     >>> is_another((1, 5, 5, 7, 0o100644), (1, 6, 6, 7, 0o100644)), is_another((1, 5, 5, 7, 0), (1, 5, 9, 8, 0))
     (False, True)
     """
-    # Its times say nothing: HDF5 writes to a file that is only read, if it may. Nor does its inode alone, of which some
-    # file systems give it another one at every look.
+    # Its times say nothing, so that bytes are not noticed which were changed and put back in one file: HDF5 writes to a
+    # file that is only read, if it may. Nor does its inode alone: some file systems give another at every look.
     return bool(now[3] != before[3] and now[2] != before[2])
 
 

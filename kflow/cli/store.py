@@ -78,13 +78,13 @@ def _set_aside(kept: Store, each: Finding) -> bool:
     """Tell of a damaged entry, and set it aside unless somebody makes it anew."""
     say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
     try:
-        is_aside = set_aside(kept, each.fingerprint)
+        why_not = set_aside(kept, each.fingerprint)
     except OSError as error:
         message = f"it cannot be set aside: {error.strerror}"
         raise RunError(message) from None
-    if not is_aside:
-        say("  it stays, as a run is making it anew; give this command again when that has ended")
-    return is_aside
+    if why_not:
+        say(f"  {why_not}")
+    return why_not is None
 
 
 def collect_garbage(

@@ -17,8 +17,8 @@ from kflow.store.entry import Entry
 
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
 """Why a step that was started was not run after all."""
-_PATIENCE = 2
-"""How often a step is put off because of damage; a third time tells that it is to blame, or the disk is."""
+_PATIENCE, _LONG_PATIENCE = 2, 20
+"""How often a step is put off because of damage to what it takes: found at its end, and before it began."""
 
 
 def end_step(run: Run, name: str, outcome: Any) -> None:
@@ -89,13 +89,15 @@ def _put_off(run: Run, name: str, lost: InputLost) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
     upstream = lost.step
     is_gone = lost.loss in {Loss.GONE, Loss.OUTDATED} and run.entries.get(upstream) is lost.entry
-    run.put_off[name, upstream] += lost.loss is not Loss.REPLACED  # other runs do that once each
-    if run.put_off[name, upstream] > _PATIENCE:
-        why = "was changed each time that this step took it: no step may change what it is given, and no disk"
+    patience = _PATIENCE if lost.was_taken else _LONG_PATIENCE  # others may have changed it before this one began
+    run.put_off[name, upstream, lost.was_taken] += lost.loss is not Loss.REPLACED  # other runs do that once each
+    if run.put_off[name, upstream, lost.was_taken] > patience:
+        why = f"was changed {patience + 1} times when this step took it; a step that takes it does so, or the disk"
         fail(run, name, StepFailure(f"the stored result of step {upstream!r} {why}"))
     elif is_gone and not is_selected(run, upstream) and run.crew.sharing is None:
-        first = "'kflow store verify' sets it aside, and then " if run.store.base else ""
-        fail(run, name, StepFailure(f"{lost}; {first}a run with '--until {upstream}' makes it again"))
+        # A verification leaves the store as it is.
+        way = f"--only {upstream} --force" if run.store.base else f"--until {upstream}"
+        fail(run, name, StepFailure(f"{lost}; a run with '{way}' makes it again"))
     else:
         _wait_for(run, name, lost)
 
@@ -153,6 +155,8 @@ def fail(run: Run, name: str, failure: StepFailure) -> None:
     step = run.record.steps[name]
     step.status, step.error = "failed", _told(run, failure, without_values(run, name, str(failure)))
     run.has_failed = True
+    if not run.wishes.keeps_going:
+        run.crew.starts_no_more.set()
     run.schedule.finish(name, good=False)
     run.note(name, is_end=True)
     message = f"step {name!r} ({step.kind}) failed: {_told(run, failure, str(failure))}"

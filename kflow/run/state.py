@@ -91,8 +91,8 @@ class Run:
     they gave counts if that which it was made of is made with the same bytes."""
     made: dict[str, Entry] = field(default_factory=dict)
     """What each step of this run has made, whether that counts by now or not."""
-    put_off: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How often each step was put off because what it takes of another one was damaged."""
+    put_off: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    """How often each step was put off because what it takes of another one was damaged, and whether it had begun."""
     at: str | None = None
     """The step that is attended to: what ends the run is put down to it."""
     threads: Threads = field(default_factory=Threads)

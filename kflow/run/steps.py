@@ -63,11 +63,13 @@ class Loss(StrEnum):
 class InputLost(RunError):  # noqa: N818  it is the outcome of a step
     """The stored result of a step that this one takes is not what was published, or was not all the time."""
 
-    def __init__(self, step: str, entry: Entry, loss: Loss) -> None:
+    def __init__(self, step: str, entry: Entry, loss: Loss, *, was_taken: bool = False) -> None:
         super().__init__(f"the stored result of step {step!r} {loss}")
         self.step = step
         self.entry = entry
         self.loss = loss
+        self.was_taken = was_taken
+        """Whether the step had begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Crew:
     workers: Workers
     over: threading.Event
     sharing: Sharing | None = None
+    starts_no_more: threading.Event = field(default_factory=threading.Event)
+    """Set when a step has failed, unless the run keeps going."""
     brought: dict[str, str] = field(default_factory=dict)
     """The step that made or pulled the result of a fingerprint in this run."""
 
@@ -133,6 +137,20 @@ class _Wait:
             self.is_told = True
         if self.crew.over.wait(seconds):
             raise Cancelled
+
+
+class _NoUseError(Exception):
+    """What is waited for would not be used any more."""
+
+
+@dataclass
+class _WaitForInput(_Wait):
+    """The same wait, for what a step takes; it ends as well when the run has failed and starts no more steps."""
+
+    def __call__(self, seconds: float) -> None:
+        if self.crew.starts_no_more.is_set():
+            raise _NoUseError
+        super().__call__(seconds)
 
 
 def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
@@ -188,16 +206,21 @@ def _look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
     if lost.loss is Loss.RESTORED:
         return lost
     step, taken = lost.step, lost.entry
-    with crew.store.claim(taken.manifest.fingerprint, _Wait(crew, report, "waiting for input")):
-        present = crew.store.lookup_sound(taken.manifest.fingerprint)
-        if present is None:
-            return lost
-        if present.digests != taken.digests or present.manifest.files != taken.manifest.files:
-            return InputLost(step, taken, Loss.REPLACED)
-        if lost.loss is Loss.GONE:
-            return InputLost(step, taken, Loss.RESTORED)
-        crew.store.set_aside(taken.manifest.fingerprint)
-        return lost
+    loss: Loss = lost.loss
+    try:
+        with crew.store.claim(taken.manifest.fingerprint, _WaitForInput(crew, report, "waiting for input")):
+            present = crew.store.lookup_sound(taken.manifest.fingerprint)
+            if present is None:
+                pass
+            elif present.digests != taken.digests or present.manifest.files != taken.manifest.files:
+                loss = Loss.REPLACED
+            elif loss is Loss.GONE:
+                loss = Loss.RESTORED
+            else:
+                crew.store.set_aside(taken.manifest.fingerprint)
+    except _NoUseError:
+        pass
+    return InputLost(step, taken, loss, was_taken=lost.was_taken)
 
 
 def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
@@ -276,7 +299,7 @@ def _held_to_inputs(job: Job, store: Store) -> Iterator[None]:
                 is_sound = store.is_sound(taken)
                 if not is_sound or any(is_another(before[step].get(name, each), each) for name, each in now.items()):
                     shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
-                    raise InputLost(step, taken, Loss.RESTORED if is_sound else Loss.GONE)
+                    raise InputLost(step, taken, Loss.RESTORED if is_sound else Loss.GONE, was_taken=True)
 
 
 def _require_sound(inputs: Mapping[str, Entry], store: Store) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kflow import durable
-from kflow.signature import ABSENT
+from kflow.signature import ABSENT, is_another
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
 from kflow.store.locks import claimed, exclude, held, is_held, open_lock
 
@@ -28,7 +28,7 @@ _SETTLED = 60.0
 _ABANDONED = 7 * 86400.0
 """Seconds after which nobody works there, where locks cannot tell."""
 _MOMENT = 2.0
-"""Seconds that it takes at most to look at an entry while holding its fingerprint."""
+"""Seconds to wait for somebody who only looks at an entry."""
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """How renaming a folder fails where something else has its name."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -199,13 +199,14 @@ class Store:
 
         Only for those who hold the fingerprint: somebody else might have made it anew while it was read.
         """
-        while entry := self.lookup(fingerprint):
-            seen = entry.glance()
-            if self.is_sound(entry):
-                return entry
-            if entry.glance() == seen:  # where locks keep nobody out, another one may be in its place by now
-                self.set_aside(fingerprint)
-                return None
+        entry = self.lookup(fingerprint)
+        seen = entry.glance() if entry else {}
+        if entry is None or self.is_sound(entry):
+            return entry
+        now = entry.glance()
+        if any(is_another(seen.get(name, each), each) for name, each in now.items()):
+            return self.lookup(fingerprint)  # where locks keep nobody out, another run has made it anew
+        self.set_aside(fingerprint)
         return None
 
     def set_aside(self, fingerprint: str) -> None:

@@ -173,8 +173,8 @@ def _inspect(folder: Path) -> Finding:
     return Finding(folder.name, manifest.kind, damage)
 
 
-def set_aside(store: Store, fingerprint: str) -> bool:
-    """Keep a damaged entry for study, unless it was made anew since; False while somebody is at work on it.
+def set_aside(store: Store, fingerprint: str) -> str | None:
+    """Keep a damaged entry for study; return why it was left where it is, if it was.
 
     Raises
     ------
@@ -183,11 +183,12 @@ def set_aside(store: Store, fingerprint: str) -> bool:
     """
     try:
         with store.claim(fingerprint, wait_briefly()):
-            if _inspect(store.place(fingerprint)).damaged:
-                store.set_aside(fingerprint)
+            if not _inspect(store.place(fingerprint)).damaged:
+                return "it was made anew meanwhile"
+            store.set_aside(fingerprint)
     except AtWorkError:
-        return False
-    return True
+        return "it stays, as a run is at work on it; give this command again later"
+    return None
 
 
 def measure(folder: Path) -> int:

@@ -159,7 +159,7 @@ def test_damage_that_a_run_makes_anew_is_left_to_it(make_folder: MakeFolder, tmp
     run.communicate()
 
     assert verified.returncode == 1
-    assert "it stays, as a run is making it anew" in verified.stdout
+    assert "it stays, as a run is at work on it" in verified.stdout
     assert "the next run makes" not in verified.stdout
     assert note.read_text() == "up"
 

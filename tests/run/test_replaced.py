@@ -238,7 +238,7 @@ def test_a_step_that_changes_what_it_is_given_fails(make_folder: MakeFolder, tmp
 
     assert done.returncode == 1
     assert done.stdout.count("the stored result of up was damaged or removed; a is put off until it is sound") == 2
-    assert "the stored result of step 'up' was changed each time that this step took it" in done.stdout
+    assert "the stored result of step 'up' was changed 3 times when this step took it" in done.stdout
     assert folder.statuses() == {"up": "run", "a": "failed"}
     assert up.reason == "its stored result was damaged"
     assert not stored(tmp_path / "store", up).exists()
@@ -335,12 +335,11 @@ def test_verifying_a_step_whose_input_is_damaged_says_what_helps(make_folder: Ma
     damage(tmp_path / "store", folder.records()[0].steps["up"])
     whole = folder.records()[0].id
     first = folder.kflow("verify", whole, "--only", "a")
-    folder.kflow("store", "verify")
-    folder.kflow("run", "w.yaml", "--until", "up")
+    folder.kflow("run", "w.yaml", "--only", "up", "--force")
     second = folder.kflow("verify", whole, "--only", "a")
 
     assert first.returncode == 1
-    advice = "'kflow store verify' sets it aside, and then a run with '--until up' makes it again"
+    advice = "a run with '--only up --force' makes it again"
     assert f"the stored result of step 'up' was damaged or removed; {advice}" in first.stdout
     assert second.returncode == 0, second.stdout
 
@@ -462,6 +461,39 @@ steps:
     assert run.returncode == 1, out + err
     assert failed == {"up": "run", "a": "run", "bad": "failed", "slow": "not run"}
     assert folder.statuses() == {"up": "run", "a": "reused", "bad": "failed", "slow": "run"}
+
+
+def test_a_run_that_has_failed_waits_for_no_input(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Another run makes it anew, and may take its time."""
+    text = """
+kflow: 1
+name: notes
+params: {after: /}
+steps:
+  up: {kind: note, text: up, after: "${params.after}"}
+  a: {kind: note, text: a, takes: {up: "${up}"}, then: end}
+  bad: {kind: note, text: bad, after: fails, fails_with: fails}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up")
+    run = folder.start("run", "w.yaml", "--jobs", "3")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    other = folder.start("run", "w.yaml", "--only", "up", "--force", "--set", f"after={folder.path / 'go'}")
+    folder.wait_until_it_runs("up")
+    damage(tmp_path / "store", folder.records()[1].steps["up"])
+    folder.write("end", "")
+    time.sleep(0.5)
+    folder.write("fails", "")
+    out, err = run.communicate(timeout=60)
+    is_waiting = other.poll() is None
+    folder.write("go", "")
+    other.communicate()
+
+    assert run.returncode == 1, out + err
+    assert "a waits for a result that it takes, which is being made anew" in out
+    assert is_waiting
+    assert folder.records()[1].steps["a"].status == "not run"
 
 
 def test_the_step_that_has_lost_its_result_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:

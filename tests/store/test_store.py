@@ -320,8 +320,8 @@ def test_an_entry_that_was_made_again_since_is_not_set_aside(tmp_path: Path) -> 
     (publish(store) / "out" / "a.txt").write_text("54321")
     (found,) = [each.fingerprint for each in inspect(store) if each.damaged]
     publish(store)
-    set_aside(store, found)
 
+    assert set_aside(store, found) == "it was made anew meanwhile"
     assert store.lookup(KEY)
     assert len(list((tmp_path / "damaged").iterdir())) == 1
 
