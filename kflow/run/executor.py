@@ -302,14 +302,14 @@ def _is_spoilt(run: Run, action: Action) -> bool:
 
 
 def _may_run(run: Run, name: str) -> bool:
-    if not is_selected(run, name) or (run.has_failed and not run.wishes.keeps_going):
+    if not is_selected(run, name) or run.crew.starts_no_more.is_set():
         return False
     return run.capacity.admits(_demand(run, name), [each.demand for each in run.running.values()])
 
 
 def _may_pull(run: Run, name: str) -> bool:
     """Tell whether a step that was not selected, and is needed, may be looked for elsewhere."""
-    return run.crew.sharing is not None and not is_selected(run, name) and not run.has_failed
+    return run.crew.sharing is not None and not is_selected(run, name) and not run.crew.starts_no_more.is_set()
 
 
 def _demand(run: Run, name: str) -> Demand:

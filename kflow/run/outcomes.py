@@ -104,7 +104,7 @@ def _put_off(run: Run, name: str, lost: InputLost) -> None:
 
 def _wait_for(run: Run, name: str, lost: InputLost) -> None:
     """Put a step off until what it takes is there, which is decided anew if it has gone."""
-    if not run.has_failed or run.wishes.keeps_going:  # else nothing is made any more, and what was done is done
+    if not run.crew.starts_no_more.is_set():  # else nothing is made any more, and what was done is done
         run.report(events.StepProgress(name, {"event": "put off", "upstream": lost.step, "loss": str(lost.loss)}))
         if lost.loss is not Loss.RESTORED and run.entries.get(lost.step) is lost.entry:
             if lost.loss is Loss.REPLACED:  # one of both has to give way, or they replace each other's for ever

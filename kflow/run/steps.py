@@ -365,7 +365,7 @@ def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) ->
 
 
 def _note_full_disk(folder: Path) -> str:
-    """Say that a disk is full, where it is: HDF5 crashes on one instead of saying so."""
+    """Say that the disk is full, where it is, and which: HDF5 crashes instead of saying so, others tell no place."""
     with contextlib.suppress(OSError):
         left = shutil.disk_usage(folder).free
         return f"; the disk of the store is full: there are {left} bytes left at {folder}" if left < _LITTLE else ""

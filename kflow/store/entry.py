@@ -133,7 +133,7 @@ class Entry:
         return {name: [*state(f"{self.place}/{name}"), content.sha256] for name, content in files}
 
     def glance(self) -> dict[str, list[int | str]]:
-        """Return the same; nothing where it cannot be told."""
+        """Return what `stamp` does; nothing where that cannot be told."""
         with contextlib.suppress(OSError):
             return self.stamp()
         return {}

@@ -1,4 +1,4 @@
-"""A checkpoint that is damaged is none, whatever the damage."""
+"""A checkpoint that is damaged is refused, whatever the damage."""
 
 import contextlib
 import json

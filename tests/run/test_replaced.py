@@ -328,6 +328,19 @@ def test_a_damaged_result_that_a_remote_has_is_pulled(make_folder: MakeFolder, t
     assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup"
 
 
+def test_a_run_that_keeps_going_goes_on_pulling(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """What another branch needs, and was not chosen, is not left in the remote because of a failure."""
+    bad = "  bad: {kind: note, text: bad, fails_with: w.yaml}\n"
+    folder = make_folder(PAIR.replace("steps:\n", f"steps:\n{bad}"))
+    remote = ("--remote", str(tmp_path / "remote"))
+    folder.kflow("run", "w.yaml", "--only", "up", *remote)
+    chosen = ("--only", "bad", "--only", "a", "--jobs", "1", "--store", str(tmp_path / "new"))
+    folder.kflow("run", "w.yaml", *chosen, *remote, "--keep-going")
+    (record,) = read_records(tmp_path / "new")
+
+    assert {name: step.status for name, step in record.steps.items()} == {"bad": "failed", "up": "reused", "a": "run"}
+
+
 def test_verifying_a_step_whose_input_is_damaged_says_what_helps(make_folder: MakeFolder, tmp_path: Path) -> None:
     """The store that is verified is not written to."""
     folder = make_folder(PAIR)
