@@ -170,7 +170,7 @@ def test_a_crash_on_a_full_disk_is_told_as_that(make_folder: MakeFolder, tmp_pat
 
     code, said = kflow(make_folder(CODED, {"user.py": CRASH}), "run", "w.yaml", prefix=prefix)
     assert code == 1
-    assert "the worker process crashed with SIGSEGV; its disk is full, there are " in said
+    assert "the worker process crashed with SIGSEGV; the disk of the store is full: there are " in said
 
 
 # --- file systems apart --------------------------------------------------------------------------------------
