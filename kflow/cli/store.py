@@ -15,6 +15,7 @@ from kflow.run.sharing import Sharing
 from kflow.spec.quantities import read_bytes, read_duration
 from kflow.store.entry import Entry
 from kflow.store.place import describe_failure
+from kflow.store.removal import sweep
 from kflow.store.store import Store
 from kflow.store.upkeep import Finding, Policy, Usage, collect, inspect, list_usage, measure, set_aside
 
@@ -104,7 +105,7 @@ def collect_garbage(
     )
     gone = collect(kept, policy, is_dry=is_dry)
     if not is_dry:
-        kept.sweep()
+        sweep(kept)
     for usage in gone:
         say(f"{usage.fingerprint[:16]} ({usage.kind}) {' '.join(_facts(usage))}")
     counts = Counter(usage.part for usage in gone)

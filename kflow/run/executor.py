@@ -20,6 +20,7 @@ from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
+from kflow.run.crew import Crew, Job, Outcome, StepFailure
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
 from kflow.run.outcomes import end_step, fail, finish, keep_stored, note_log, without_values
@@ -27,10 +28,11 @@ from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
 from kflow.run.schedule import Demand, Schedule, machine
 from kflow.run.state import Promise, Run, Running, Wishes, is_selected
-from kflow.run.steps import Crew, Job, Outcome, StepFailure, carry_out, runs_here
+from kflow.run.steps import carry_out, runs_here
 from kflow.run.workers import Workers
 from kflow.store.entry import Entry
 from kflow.store.locks import held
+from kflow.store.removal import sweep
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
@@ -101,7 +103,7 @@ def execute(
             _open_record(run, stack)
         except OSError as error:
             _refuse_to_run(run, error)
-        store.sweep()
+        sweep(store)
         report(events.RunStarted(record.id, path, bound.order))
         _carry_out(run)
     if run.record.status == "succeeded":

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kflow.plan.planner import Action
+from kflow.run.crew import Job
 from kflow.run.originals import find_originals
 from kflow.run.sharing import expect
 from kflow.run.state import Run, is_selected
-from kflow.run.steps import Job
 from kflow.spec.base import input_paths, modules
 from kflow.store.entry import Entry, Output
 from kflow.store.remote import Expected

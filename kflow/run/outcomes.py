@@ -8,10 +8,11 @@ from typing import Any
 from kflow.diagnostics import Diagnostic
 from kflow.run import events
 from kflow.run.clock import now
+from kflow.run.crew import Cancelled, InputChanged, Outcome, StepFailure, in_short
 from kflow.run.exports import find_exports
+from kflow.run.inputs import InputLost, Loss
 from kflow.run.record import OutputRecord, RunRecord, close_record
 from kflow.run.state import Run, is_selected
-from kflow.run.steps import Cancelled, InputChanged, InputLost, Loss, Outcome, StepFailure, in_short
 from kflow.spec.hiding import hide_values
 from kflow.store.entry import Entry
 

@@ -14,11 +14,11 @@ from kflow.errors import PromiseError
 from kflow.plan.planner import Action, Planner
 from kflow.plan.resolve import Bound
 from kflow.run import events
+from kflow.run.crew import Crew
 from kflow.run.journal import Journal
 from kflow.run.record import RunRecord
 from kflow.run.schedule import Capacity, Demand, Schedule
 from kflow.run.sharing import Sharing
-from kflow.run.steps import Crew
 from kflow.run.threads import Threads
 from kflow.store.entry import Entry
 from kflow.store.store import Store

@@ -8,11 +8,14 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _LONGEST_PAUSE = 0.3
 """Seconds between two looks whether a lock is free."""
+_MOMENT = 2.0
+"""Seconds to wait for somebody who only looks at an entry."""
 
 
 @contextlib.contextmanager
@@ -97,3 +100,44 @@ def is_held(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def guarded(path: str, kind: int) -> Iterator[None]:
+    """Keep those who look something up and those who remove it apart, for the moment that each takes.
+
+    Parameters
+    ----------
+    path : str
+        The file to lock; it is made where there is none. Where it cannot be, or is not locked, nobody is kept out.
+    kind : int
+        ``fcntl.LOCK_SH`` to look, ``fcntl.LOCK_EX`` to remove.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a store that cannot be written, or a file system that does not lock
+            descriptor = open_lock(path)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, kind)
+        yield
+
+
+class AtWorkError(Exception):
+    """Somebody holds the fingerprint."""
+
+
+def wait_briefly() -> Callable[[float], None]:
+    """Wait for those who hold a fingerprint for a moment, and not for those who are at work."""
+    end = time.monotonic() + _MOMENT
+
+    def wait(seconds: float) -> None:
+        if time.monotonic() > end:
+            raise AtWorkError
+        time.sleep(seconds)
+
+    return wait
+
+
+def refuse_to_wait(seconds: float) -> None:
+    """Wait for nobody who holds a fingerprint: see `claimed`."""
+    del seconds
+    raise AtWorkError

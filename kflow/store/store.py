@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import math
 import os
 import re
 import shutil
@@ -21,19 +20,11 @@ from pathlib import Path
 from kflow import durable
 from kflow.signature import ABSENT, is_another
 from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
-from kflow.store.locks import claimed, exclude, held, is_held, open_lock
+from kflow.store.locks import claimed, guarded, held
 
-_SETTLED = 60.0
-"""Seconds after which a folder under work is held, if somebody works there."""
-_ABANDONED = 7 * 86400.0
-"""Seconds after which nobody works there, where locks cannot tell."""
-_MOMENT = 2.0
-"""Seconds to wait for somebody who only looks at an entry."""
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """How renaming a folder fails where something else has its name."""
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_LEFT = {"checkpoints": _FINGERPRINT, "damaged": re.compile(r".{1,16}-[0-9a-f]{8}", re.DOTALL)}
-"""What folders are called that were left: those of steps that were not finished, and those that were set aside."""
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -82,7 +73,7 @@ class Store:
 
         Where the store cannot be written, it is not noted, and used all the same.
         """
-        with self._guard(fcntl.LOCK_SH):
+        with guarded(self.guard, fcntl.LOCK_SH):
             try:
                 os.utime(entry.place)
             except FileNotFoundError:
@@ -128,49 +119,6 @@ class Store:
             with open(note, "w", encoding="utf-8", opener=durable.open_at_once) as stream:
                 stream.write(json.dumps(stamp))
 
-    @contextlib.contextmanager
-    def _guard(self, kind: int) -> Iterator[None]:
-        """Keep looking up and collecting apart, for the moment that each takes."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a store that cannot be written, or a file system that does not lock
-                descriptor = open_lock(f"{self.root}/locks/guard")
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, kind)
-            yield
-
-    def discard(self, folder: Path, not_after: float) -> bool:
-        """Remove an entry, or one that was set aside, unless it was used after a moment; tells whether it is gone."""
-        with self._guard(fcntl.LOCK_EX):
-            trash = self._throw_away(folder, not_after)
-        if trash is None:
-            return False
-        (self.root / "verified" / folder.name).unlink(missing_ok=True)
-        shutil.rmtree(trash, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a file had the name of an entry, and was set aside
-            trash.unlink()
-        return True
-
-    def discard_checkpoints(self, folder: Path, not_after: float) -> bool:
-        """Remove what a step left that was not finished, unless it is at work or was at a moment; the same.
-
-        Where locks keep nobody out, one that is at work loses but what it would go on from after a crash: it has
-        its state in memory, and writes the next checkpoint in a new folder.
-        """
-        with contextlib.suppress(AtWorkError), self.claim(folder.name, refuse_to_wait):
-            trash = self._throw_away(folder, not_after)
-            if trash is not None:
-                shutil.rmtree(trash, ignore_errors=True)
-                return True
-        return False
-
-    def _throw_away(self, folder: Path, not_after: float) -> Path | None:
-        """Take a folder from where it is looked for, unless it was used after a moment; return where it is then."""
-        if folder.stat().st_mtime > not_after:
-            return None
-        trash = self._new_folder()
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        return folder.rename(trash)
-
     def folders(self, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
         """Yield the folder of each entry, whole or not, in order; what lies there besides is none.
 
@@ -179,14 +127,10 @@ class Store:
         on_error : callable, optional
             Takes the error about a folder that may not be looked into; by default it is raised.
         """
-        for shelf in _look_into(self.root / "entries", on_error):
-            for folder in _look_into(shelf, on_error):
-                if _FINGERPRINT.fullmatch(folder.name) and folder.name.startswith(shelf.name):
+        for shelf in look_into(self.root / "entries", on_error):
+            for folder in look_into(shelf, on_error):
+                if FINGERPRINT.fullmatch(folder.name) and folder.name.startswith(shelf.name):
                     yield folder
-
-    def leftovers(self, part: str) -> list[Path]:
-        """Return what lies in ``checkpoints`` or ``damaged``, in order."""
-        return [each for each in _look_into(self.root / part, None) if _LEFT[part].fullmatch(each.name)]
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry that has a manifest, in order."""
@@ -233,7 +177,7 @@ class Store:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Staging]:
         """Give an empty folder to build an entry in; it is removed at the end if it was not published."""
-        folder, staging = self._new_folder(), None
+        folder, staging = self.new_folder(), None
         folder.mkdir(parents=True)
         try:
             with held(folder) as descriptor:
@@ -242,23 +186,6 @@ class Store:
         finally:
             if not (staging and staging.is_published):
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Remove what runners that were killed have left of unfinished work."""
-        for folder in (self.root / "tmp").glob("*"):
-            with contextlib.suppress(OSError):
-                if self._is_left_behind(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for folder in self.leftovers("checkpoints"):
-                if self.lookup(folder.name):  # it was killed between publishing and tidying up
-                    self.discard_checkpoints(folder, math.inf)
-
-    def _is_left_behind(self, folder: Path) -> bool:
-        """Tell whether nobody can be at work in a folder any more."""
-        age = time.time() - folder.stat().st_mtime
-        # A folder that another runner has just made may not be held yet; a lock that keeps nobody out tells nothing.
-        return age > _SETTLED and not is_held(folder) and (exclude(folder) or age > _ABANDONED)
 
     def commit(self, staging: Staging, manifest: Manifest, *, supersede: bool = False) -> Entry:
         """Publish a staged folder as the entry of its fingerprint.
@@ -334,6 +261,11 @@ class Store:
         with claimed(f"{self.root}/locks/claims", int(fingerprint[:15], 16), wait):
             yield
 
+    @property
+    def guard(self) -> str:
+        """The file that is locked while something is looked up or removed: see `guarded`."""
+        return f"{self.root}/locks/guard"
+
     def place(self, fingerprint: str) -> Path:
         """Return the folder of an entry, whether it is there or not."""
         return Path(self._place(fingerprint))
@@ -342,13 +274,13 @@ class Store:
         """Return the folder of an entry, as a text: a path would take longer than the look into it."""
         return f"{self.root}/entries/{fingerprint[:2]}/{fingerprint}"
 
-    def _new_folder(self) -> Path:
+    def new_folder(self) -> Path:
         """Return the name of a folder that is nobody's."""
         return Path(self.root, "tmp", os.urandom(16).hex())
 
     def _drop(self, folder: Path) -> None:
         """Remove an entry that another one takes the place of."""
-        trash = self._new_folder()
+        trash = self.new_folder()
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder.rename(trash), ignore_errors=True)
 
@@ -371,29 +303,7 @@ def _is_outdated(folder: Path) -> bool:
         return False
 
 
-class AtWorkError(Exception):
-    """Somebody holds the fingerprint."""
-
-
-def wait_briefly() -> Callable[[float], None]:
-    """Wait for those who hold a fingerprint for a moment, and not for those who are at work."""
-    end = time.monotonic() + _MOMENT
-
-    def wait(seconds: float) -> None:
-        if time.monotonic() > end:
-            raise AtWorkError
-        time.sleep(seconds)
-
-    return wait
-
-
-def refuse_to_wait(seconds: float) -> None:
-    """Wait for nobody who holds a fingerprint: see `Store.claim`."""
-    del seconds
-    raise AtWorkError
-
-
-def _look_into(folder: Path, on_error: Callable[[OSError], object] | None) -> list[Path]:
+def look_into(folder: Path, on_error: Callable[[OSError], object] | None = None) -> list[Path]:
     """Return what lies in a folder, in order; nothing where there is none."""
     try:
         return sorted(folder.iterdir())

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kflow.store.entry import MANIFEST, Entry, read_manifest
-from kflow.store.store import AtWorkError, Store, wait_briefly
+from kflow.store.locks import AtWorkError, wait_briefly
+from kflow.store.removal import discard, discard_checkpoints, leftovers
+from kflow.store.store import Store
 
 GRACE = 3600.0
 """Seconds for which what was used stays, whatever else is wished."""
@@ -82,7 +84,7 @@ def list_leftovers(store: Store) -> list[Usage]:
     """Return what trainings left that were not finished, and what was set aside."""
     found = []
     for part, kind in LEFTOVERS.items():
-        for folder in store.leftovers(part):
+        for folder in leftovers(store, part):
             with contextlib.suppress(OSError):
                 found.append(Usage(folder, kind, measure(folder), folder.stat().st_mtime))
     return found
@@ -134,9 +136,9 @@ def collect(store: Store, policy: Policy, *, is_dry: bool = False) -> list[Usage
 
 
 def _discard(store: Store, usage: Usage, not_after: float) -> bool:
-    discard = store.discard_checkpoints if usage.part == "checkpoints" else store.discard
+    remove = discard_checkpoints if usage.part == "checkpoints" else discard
     try:
-        return discard(usage.folder, not_after)
+        return remove(store, usage.folder, not_after)
     except FileNotFoundError:  # another one collects as well, or the step is done
         return False
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kflow.adapters.fetch import Fetch
-from kflow.run.steps import Cancelled, Crew, Job, carry_out
+from kflow.run.crew import Cancelled, Crew, Job
+from kflow.run.steps import carry_out
 from kflow.run.workers import Workers
 from kflow.store.store import Store
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kflow.artifacts import ExternalFile
 from kflow.store.entry import Entry, Manifest, Output, seal
+from kflow.store.removal import sweep
 from kflow.store.store import Store
 from kflow.store.upkeep import inspect, set_aside
 
@@ -359,7 +360,7 @@ def test_unfinished_work_of_the_dead_is_swept(tmp_path: Path) -> None:
     os.utime(tmp_path / "tmp" / "dead", (0, 0))
     with store.stage() as staging:
         os.utime(staging.folder, (0, 0))
-        store.sweep()
+        sweep(store)
 
         assert {path.name for path in (tmp_path / "tmp").iterdir()} == {"new", staging.folder.name}
 
@@ -377,7 +378,7 @@ def test_a_checkpoint_goes_when_its_training_is_published(tmp_path: Path) -> Non
     store = Store(tmp_path)
     publish(store)
     folder = leave_checkpoint(store)
-    store.sweep()
+    sweep(store)
 
     assert not folder.exists()
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -391,7 +392,7 @@ def test_a_checkpoint_stays_while_its_training_is_to_be_done(tmp_path: Path, wha
         entry = publish(store)
         (entry / "manifest.json" if what == "another format" else entry / "out" / "a.txt").write_text("{}")
     folder = leave_checkpoint(store)
-    store.sweep()
+    sweep(store)
 
     assert (folder / "checkpoint.npz").exists()
 
@@ -402,7 +403,7 @@ def test_a_checkpoint_stays_while_somebody_trains(tmp_path: Path) -> None:
     publish(store)
     folder = leave_checkpoint(store)
     with store.claim(KEY):
-        Store(tmp_path).sweep()
+        sweep(Store(tmp_path))
 
     assert (folder / "checkpoint.npz").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kflow.store.entry import Manifest, Output
+from kflow.store.removal import discard
 from kflow.store.store import Store
 from kflow.store.upkeep import Policy, collect, inspect, list_usage
 
@@ -63,7 +64,7 @@ def test_an_entry_that_is_used_meanwhile_stays(store: Store) -> None:
     (oldest,) = collect(store, Policy(older_than=2.5 * 86400), is_dry=True)
     os.utime(oldest.folder, (NOW, NOW))
 
-    assert not store.discard(oldest.folder, NOW - 3600)
+    assert not discard(store, oldest.folder, NOW - 3600)
     entry = store.lookup(oldest.fingerprint)
     assert entry is not None
     assert store.take(entry)
@@ -73,7 +74,7 @@ def test_an_entry_that_was_collected_meanwhile_cannot_be_taken(store: Store) -> 
     """Whoever has looked it up makes it again."""
     (oldest,) = collect(store, Policy(older_than=2.5 * 86400), is_dry=True)
     entry = store.lookup(oldest.fingerprint)
-    assert store.discard(oldest.folder, NOW)
+    assert discard(store, oldest.folder, NOW)
 
     assert entry is not None
     assert not store.take(entry)

@@ -1,0 +1,124 @@
+"""What holds a step to its inputs: a result counts only if they were what its fingerprint says, all the time."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kflow.errors import RunError
+from kflow.run.crew import Crew, InputChanged, Job, Report, Wait
+from kflow.run.originals import Original
+from kflow.signature import is_another
+from kflow.store.entry import Entry
+from kflow.store.store import Store
+
+
+class Loss(StrEnum):
+    """What became of a stored result that a step takes."""
+
+    GONE = "was damaged or removed"
+    OUTDATED = "refers to a file that was changed"
+    RESTORED = "was changed, and is whole again"
+    REPLACED = "was replaced meanwhile"
+
+
+class InputLost(RunError):  # noqa: N818  it is the outcome of a step
+    """The stored result of a step that this one takes is not what was published, or was not all the time."""
+
+    def __init__(self, step: str, entry: Entry, loss: Loss, *, was_taken: bool = False) -> None:
+        super().__init__(f"the stored result of step {step!r} {loss}")
+        self.step = step
+        self.entry = entry
+        self.loss = loss
+        self.was_taken = was_taken
+        """Whether the step had begun."""
+
+
+class _NoUseError(Exception):
+    """What is waited for would not be used any more."""
+
+
+@dataclass
+class _WaitForInput(Wait):
+    """The same wait, for what a step takes; it ends as well when the run has failed and starts no more steps."""
+
+    def __call__(self, seconds: float) -> None:
+        """Wait for some seconds, or raise what ends the wait."""
+        if self.crew.starts_no_more.is_set():
+            raise _NoUseError
+        super().__call__(seconds)
+
+
+@contextlib.contextmanager
+def held_to_inputs(job: Job, store: Store) -> Iterator[None]:
+    """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged.
+
+    That goes before what the step says itself: a failure may come of what it was given.
+    """
+    before = {step: taken.glance() for step, taken in job.inputs.items()}
+    require_sound(job.inputs, store)
+    try:
+        yield
+    finally:
+        for step, taken in job.inputs.items():
+            now = taken.glance()
+            if now != before[step]:
+                is_sound = store.is_sound(taken)
+                if not is_sound or any(is_another(before[step].get(name, each), each) for name, each in now.items()):
+                    shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+                    raise InputLost(step, taken, Loss.RESTORED if is_sound else Loss.GONE, was_taken=True)
+
+
+def require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
+    """Put a step off if a result that it takes does not hold the bytes that were published."""
+    for step, taken in inputs.items():
+        if not store.is_sound(taken):
+            raise InputLost(step, taken, Loss.GONE)
+
+
+@contextlib.contextmanager
+def held_to_originals(job: Job, store: Store) -> Iterator[None]:
+    """Let a step fail if a file that it rests on is changed: else its result would have the fingerprint of another."""
+    before = [_look_again(each, job, "was changed since the step was planned") for each in job.originals]
+    try:
+        yield
+    finally:
+        try:
+            for each in before:
+                _look_again(each, job, "was changed while the step ran, and its result is not kept")
+        except InputChanged:
+            shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+            raise
+
+
+def _look_again(original: Original, job: Job, what: str) -> Original:
+    found = original.look_again()
+    if found is None and original.known is None and original.step:  # size and time were all that spoke for its result
+        raise InputLost(original.step, job.inputs[original.step], Loss.OUTDATED)
+    if found is None:
+        message = f"the file {original.path} {what}; run again"
+        raise InputChanged(message)
+    return found
+
+
+def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
+    """Set a result aside that is damaged, and say what became of it; whoever makes it anew is waited for."""
+    if lost.loss is Loss.RESTORED:
+        return lost
+    step, taken = lost.step, lost.entry
+    loss: Loss = lost.loss
+    try:
+        with crew.store.claim(taken.manifest.fingerprint, _WaitForInput(crew, report, "waiting for input")):
+            present = crew.store.lookup_sound(taken.manifest.fingerprint)
+            if present is None:
+                pass
+            elif present.digests != taken.digests or present.manifest.files != taken.manifest.files:
+                loss = Loss.REPLACED
+            elif loss is Loss.GONE:
+                loss = Loss.RESTORED
+            else:
+                crew.store.set_aside(taken.manifest.fingerprint)
+    except _NoUseError:
+        pass
+    return InputLost(step, taken, loss, was_taken=lost.was_taken)
