@@ -19,6 +19,7 @@ _WORDS = {
     "output": "    {step} | {line}",
     "put off": "    the stored result of {upstream} {loss}; {step} is put off until it is sound",
     "waiting for input": "    {step} waits for a result that it takes, which is being made anew",
+    "waiting for GPUs": "    {step} waits for GPUs that other runs have",
     "waiting": "    {step} waits for the same result, which is being made already",
     "retry": "    {text}",
     "note": "    {step}: {text}",

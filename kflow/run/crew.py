@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kflow.errors import RunError
+from kflow.run.leases import Leases
 from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.workers import Workers
@@ -31,6 +32,10 @@ class InputChanged(StepFailure):
     """A file that the step rests on is not the one in its fingerprint any more; another try would not help."""
 
 
+class NoUse(RunError):  # noqa: N818  it is the outcome of a step
+    """What a step waits for would not be used any more: the run has failed, and starts no more steps."""
+
+
 class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
     """The run is over, and the step with it."""
 
@@ -48,7 +53,8 @@ class Job:
     spec: StepSpec
     fingerprint: str
     task: Mapping[str, Any]
-    gpus: tuple[str, ...]
+    gpus: int
+    """How many it wants."""
     inputs: Mapping[str, Entry]
     """The entry of each step that it takes an output of."""
     originals: tuple[Original, ...] = ()
@@ -71,6 +77,7 @@ class Crew:
     store: Store
     workers: Workers
     over: threading.Event
+    leases: Leases = field(default_factory=Leases)
     sharing: Sharing | None = None
     starts_no_more: threading.Event = field(default_factory=threading.Event)
     """Set when a step has failed, unless the run keeps going."""
@@ -106,3 +113,14 @@ class Wait:
             self.is_told = True
         if self.crew.over.wait(seconds):
             raise Cancelled
+
+
+@dataclass
+class WaitToBegin(Wait):
+    """The same wait, for what a step needs to begin; it ends as well when the run has failed and starts no more."""
+
+    def __call__(self, seconds: float) -> None:
+        """Wait for some seconds, or raise what ends the wait."""
+        if self.crew.starts_no_more.is_set():
+            raise NoUse
+        super().__call__(seconds)

@@ -31,7 +31,8 @@ class StepStarted:
 class StepProgress:
     """A step is this far.
 
-    ``data['event']`` is download, retry, note, batch, epoch, output, waiting, again, refused or remote.
+    ``data['event']`` is download, retry, note, batch, epoch, output, put off, waiting, waiting for input,
+    waiting for GPUs, resumed, again, refused or remote.
     """
 
     step: str

@@ -23,6 +23,7 @@ from kflow.run import events
 from kflow.run.crew import Crew, Job, Outcome, StepFailure
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
+from kflow.run.leases import Leases
 from kflow.run.outcomes import end_step, fail, finish, keep_stored, note_log, without_values
 from kflow.run.previous import make_planner
 from kflow.run.record import RunRecord, new_record, write_record
@@ -85,6 +86,8 @@ def execute(
     """
     wishes = wishes or Wishes()
     record = new_record(bound, workspace.root, path)
+    gpus = _visible_gpus()
+    over = wishes.sharing.remote.over if wishes.sharing else threading.Event()
     run = Run(
         bound,
         store,
@@ -94,9 +97,9 @@ def execute(
         record,
         store.root / "runs" / record.id,
         wishes,
-        machine(_visible_gpus(), wishes.jobs),
+        machine(len(gpus), wishes.jobs),
         Schedule(_wanted(bound.needs, wishes.selected)),
-        Crew(store, Workers(), wishes.sharing.remote.over if wishes.sharing else threading.Event(), wishes.sharing),
+        Crew(store, Workers(), over, Leases(gpus), wishes.sharing),
     )
     with contextlib.ExitStack() as stack:
         try:
@@ -321,16 +324,15 @@ def _demand(run: Run, name: str) -> Demand:
 
 
 def _start(run: Run, name: str, action: Action) -> None:
-    """Give a step to a thread, and the GPUs that it wants."""
+    """Give a step to a thread."""
     demand = _demand(run, name)
-    gpus = run.capacity.lease(demand, {gpu for each in run.running.values() for gpu in each.gpus})
-    job = make_job(run, action, gpus)
+    job = make_job(run, action, demand.gpus)
     step = run.record.steps[name]
     step.status = "running"
     run.note(name, is_end=False)
     run.schedule.start(name)
     run.threads.call(partial(_work, run, job), beside=len(run.running) + len(run.pushing))
-    run.running[name] = Running(demand, gpus, time.monotonic(), not runs_here(job), job.inputs)
+    run.running[name] = Running(demand, time.monotonic(), not runs_here(job), job.inputs)
 
 
 def _work(run: Run, job: Job) -> None:

@@ -3,11 +3,10 @@
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from kflow.errors import RunError
-from kflow.run.crew import Crew, InputChanged, Job, Report, Wait
+from kflow.run.crew import Crew, InputChanged, Job, NoUse, Report, WaitToBegin
 from kflow.run.originals import Original
 from kflow.signature import is_another
 from kflow.store.entry import Entry
@@ -33,21 +32,6 @@ class InputLost(RunError):  # noqa: N818  it is the outcome of a step
         self.loss = loss
         self.was_taken = was_taken
         """Whether the step had begun."""
-
-
-class _NoUseError(Exception):
-    """What is waited for would not be used any more."""
-
-
-@dataclass
-class _WaitForInput(Wait):
-    """The same wait, for what a step takes; it ends as well when the run has failed and starts no more steps."""
-
-    def __call__(self, seconds: float) -> None:
-        """Wait for some seconds, or raise what ends the wait."""
-        if self.crew.starts_no_more.is_set():
-            raise _NoUseError
-        super().__call__(seconds)
 
 
 @contextlib.contextmanager
@@ -109,7 +93,7 @@ def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
     step, taken = lost.step, lost.entry
     loss: Loss = lost.loss
     try:
-        with crew.store.claim(taken.manifest.fingerprint, _WaitForInput(crew, report, "waiting for input")):
+        with crew.store.claim(taken.manifest.fingerprint, WaitToBegin(crew, report, "waiting for input")):
             present = crew.store.lookup_sound(taken.manifest.fingerprint)
             if present is None:
                 pass
@@ -119,6 +103,6 @@ def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
                 loss = Loss.RESTORED
             else:
                 crew.store.set_aside(taken.manifest.fingerprint)
-    except _NoUseError:
+    except NoUse:
         pass
     return InputLost(step, taken, loss, was_taken=lost.was_taken)

@@ -13,7 +13,7 @@ from kflow.store.entry import Entry, Output
 from kflow.store.remote import Expected
 
 
-def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
+def make_job(run: Run, action: Action, gpus: int) -> Job:
     """Return a step that is to be run, with all that its thread needs to know."""
     assert action.fingerprint is not None, "every input is known here"
     step, links = run.bound.workflow.steps[action.step], run.bound.links[action.step]
@@ -22,7 +22,7 @@ def make_job(run: Run, action: Action, gpus: tuple[str, ...]) -> Job:
         action.step,
         step.spec,
         action.fingerprint,
-        _task(run, action, len(gpus)),
+        _task(run, action, gpus),
         gpus,
         inputs,
         tuple(find_originals(step, links, inputs, run.workspace)),

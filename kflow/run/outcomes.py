@@ -8,7 +8,7 @@ from typing import Any
 from kflow.diagnostics import Diagnostic
 from kflow.run import events
 from kflow.run.clock import now
-from kflow.run.crew import Cancelled, InputChanged, Outcome, StepFailure, in_short
+from kflow.run.crew import Cancelled, InputChanged, NoUse, Outcome, StepFailure, in_short
 from kflow.run.exports import find_exports
 from kflow.run.inputs import InputLost, Loss
 from kflow.run.record import OutputRecord, RunRecord, close_record
@@ -26,12 +26,14 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     """Note what came of a step: a result, a failure, or something that ends the run."""
     running = run.running[name]
     run.record.steps[name].duration = round(time.monotonic() - running.began, 3)
-    if isinstance(outcome, BaseException) and not isinstance(outcome, StepFailure | InputLost):
+    if isinstance(outcome, BaseException) and not isinstance(outcome, StepFailure | InputLost | NoUse):
         raise outcome if not isinstance(outcome, Cancelled) else KeyboardInterrupt
     note_log(run, name)
     del run.running[name]
     if isinstance(outcome, InputLost):
         _put_off(run, name, outcome)
+    elif isinstance(outcome, NoUse):
+        _start_again(run, name)  # as far as the run starts any
     elif any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
         # What it was made of counts no more; if that is made with the same bytes, a result counts that it gave.
         if not isinstance(outcome, StepFailure):

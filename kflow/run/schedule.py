@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +18,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the machine has, in processors, bytes and names of GPUs, and how many steps may run at once."""
+    """What the machine has, in processors, bytes and GPUs, and how many steps may run at once."""
 
     cpus: int
     memory: int
-    gpus: tuple[str, ...] = ()
+    gpus: int = 0
     jobs: int | None = None
     """The user's own number of steps at once; the processors are then not counted."""
 
@@ -32,7 +32,7 @@ class Capacity:
 
     def admits(self, demand: Demand, running: Sequence[Demand]) -> bool:
         """Tell whether a step fits beside those that are running; a lone step always does, but for its GPUs."""
-        if demand.gpus > len(self.gpus) - sum(each.gpus for each in running):
+        if demand.gpus > self.gpus - sum(each.gpus for each in running):
             return False
         if not running:
             return True
@@ -41,10 +41,6 @@ class Capacity:
         else:
             has_room = demand.cpus <= self.cpus - sum(each.cpus for each in running)
         return has_room and demand.memory <= self.memory - sum(each.memory for each in running)
-
-    def lease(self, demand: Demand, leased: Collection[str]) -> tuple[str, ...]:
-        """Return the GPUs for a step that was admitted: as many as it wants, of those that nobody has."""
-        return tuple(gpu for gpu in self.gpus if gpu not in leased)[: demand.gpus]
 
 
 @dataclass
@@ -141,7 +137,7 @@ class Schedule:
                 insort(self._ready, self._place[each])
 
 
-def machine(gpus: tuple[str, ...], jobs: int | None = None) -> Capacity:
+def machine(gpus: int, jobs: int | None = None) -> Capacity:
     """Return what this machine, or the container around this process, has."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1

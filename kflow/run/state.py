@@ -115,7 +115,6 @@ class Running:
     """A step under way."""
 
     demand: Demand
-    gpus: tuple[str, ...]
     began: float
     has_log: bool
     """Whether it may have a log: a process of its own."""

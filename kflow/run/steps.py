@@ -9,7 +9,7 @@ from typing import Any
 
 from kflow.artifacts import ExternalFile
 from kflow.errors import RunError
-from kflow.run.crew import Cancelled, Crew, InputChanged, Job, Outcome, Report, StepFailure, Wait, in_short
+from kflow.run.crew import Cancelled, Crew, InputChanged, Job, Outcome, Report, StepFailure, Wait, WaitToBegin, in_short
 from kflow.run.inputs import InputLost, held_to_inputs, held_to_originals, look_at, require_sound
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.spec.base import StepSpec
@@ -43,6 +43,8 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
         If the step fails, after the last try.
     Cancelled
         If the run ended meanwhile.
+    NoUse
+        If the run starts no more steps, and this one would have had to wait for GPUs.
     InputLost
         If a result that it takes does not hold the bytes that were published, or not to the end.
     OSError
@@ -83,17 +85,18 @@ def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
             f"its result is not in the store, and the remote has none that can be taken; '--until {job.name}' makes it"
         )
         raise StepFailure(message)
-    report({"event": "begun"})
-    if job.is_forced:  # from the beginning
-        shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
-    return Outcome(_try(job, crew, report), "made", note)
+    with crew.leases.take(job.gpus, WaitToBegin(crew, report, "waiting for GPUs")) as gpus:
+        report({"event": "begun"})
+        if job.is_forced:  # from the beginning
+            shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
+        return Outcome(_try(job, gpus, crew, report), "made", note)
 
 
-def _try(job: Job, crew: Crew, report: Report) -> Entry:
+def _try(job: Job, gpus: tuple[str, ...], crew: Crew, report: Report) -> Entry:
     """Run a step as often as it may fail."""
     for attempt in range(job.spec.retries + 1):
         try:
-            return _attempt(job, crew, report)
+            return _attempt(job, gpus, crew, report)
         except StepFailure as failure:
             if crew.over.is_set():
                 raise Cancelled from None
@@ -106,7 +109,7 @@ def _try(job: Job, crew: Crew, report: Report) -> Entry:
     raise AssertionError  # the last try returns or raises
 
 
-def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
+def _attempt(job: Job, gpus: tuple[str, ...], crew: Crew, report: Report) -> Entry:
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging.folder)}
@@ -114,7 +117,7 @@ def _attempt(job: Job, crew: Crew, report: Report) -> Entry:
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
             else:
-                reply = _run_apart(job, {**task, "checkpoints": str(checkpoints)}, crew, report)
+                reply = _run_apart(job, gpus, {**task, "checkpoints": str(checkpoints)}, crew, report)
             if reply["event"] == "failed":
                 message = f"{reply['message']}{_note_full_disk(crew.store.root)}"
                 raise StepFailure(message, reply.get("traceback"))
@@ -146,11 +149,11 @@ def _run_here(spec: StepSpec, task: Mapping[str, Any], crew: Crew, report: Repor
         return {"event": "failed", "message": describe_error(error)}
 
 
-def _run_apart(job: Job, task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
+def _run_apart(job: Job, gpus: tuple[str, ...], task: Mapping[str, Any], crew: Crew, report: Report) -> dict[str, Any]:
     task = {**task, "fields": job.spec.model_dump(mode="json")}
     try:
         has_keras = job.spec.loads_keras or "keras" in job.spec.libraries
-        with crew.workers.worker(job.gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:
+        with crew.workers.worker(gpus, job.threads, runs_code=job.runs_code, has_keras=has_keras) as worker:
             return worker.run(task, report, job.spec.timeout)
     except RunError as error:
         if crew.over.is_set():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.core.parallel.devices import count_gpus, visible_gpus
+from kflow.core.parallel.devices import count_gpus, describing_file, visible_gpus
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -118,3 +118,13 @@ print({'tensorflow', 'keras'} & set(sys.modules))
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "number"), [("2", 2), ("GPU-bb", 2), ("GPU-aa22-02", 1), ("GPU-aa", None), ("3", None), ("MIG-1", None)]
+)
+def test_a_gpu_has_one_file_whatever_it_is_called(three, gpu, number):
+    """That is what keeps two programs apart which see the same one."""
+    expected = None if number is None else three / f"proc/driver/nvidia/gpus/0000:{number:02x}:00.0/information"
+
+    assert describing_file(gpu, root=three) == expected

@@ -27,6 +27,6 @@ def test_a_wait_for_another_run_ends_with_the_run(tmp_path: Path) -> None:
         threading.Timer(0.5, over.set).start()
 
     with store.claim(KEY), pytest.raises(Cancelled):
-        carry_out(Job("s", spec, KEY, {}, (), {}), Crew(store, Workers(), over), listen)
+        carry_out(Job("s", spec, KEY, {}, 0, {}), Crew(store, Workers(), over), listen)
 
     assert told == [{"event": "waiting"}]

@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-__all__ = ["choose_devices", "count_gpus", "list_devices", "visible_gpus"]
+__all__ = ["choose_devices", "count_gpus", "describing_file", "list_devices", "visible_gpus"]
 
 _ROOT = Path("/")
 
@@ -84,9 +84,39 @@ def count_gpus(*, root: Path = _ROOT, environ: Mapping[str, str] | None = None) 
     return len(visible_gpus(root=root, environ=environ))
 
 
+def describing_file(gpu: str, *, root: Path = _ROOT) -> Path | None:
+    """Return the file in which the driver describes a GPU: one for all who see it, whatever they call it.
+
+    Parameters
+    ----------
+    gpu : str
+        One of `visible_gpus`; a number counts in the order of the bus ids.
+    root : Path, default '/'
+        As in `visible_gpus`.
+
+    Returns
+    -------
+    Path or None
+        None for a MIG slice, which is a part of a GPU, and where the driver shows no such file.
+
+    Examples
+    --------
+    >>> describing_file("MIG-1") is None
+    True
+    """
+    listed = _describing_files(root)
+    index = _find_gpu(gpu, [_read_uuid(path) for path in listed])
+    return None if index is None else listed[index]
+
+
+def _describing_files(root: Path) -> list[Path]:
+    """List the files in which the driver describes the GPUs in the machine, in the order of their bus ids."""
+    return sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+
+
 def _present_gpus(root: Path) -> list[str]:
     """List the UUIDs of the GPUs in the machine, in the order of their bus ids; '' for an unknown one."""
-    listed = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    listed = _describing_files(root)
     if listed:
         return [_read_uuid(path) for path in listed]
     return ["" for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
