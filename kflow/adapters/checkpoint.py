@@ -139,6 +139,7 @@ def checkpoint_callback(
     folder: Path,
     *,
     every: int | None,
+    require: Callable[[], None],
     resumed: Callable[[int], None],
     warn: Callable[[str], None],
 ) -> Any:
@@ -156,6 +157,8 @@ def checkpoint_callback(
         Where the checkpoint lies.
     every : int, optional
         Epochs between two checkpoints; default as many as pass in a minute.
+    require : callable
+        Raises an error if what the training was given is not what it was, and so what it has learnt.
     resumed : callable
         Takes the number of epochs that are done, when the training goes on after them.
     warn : callable
@@ -197,6 +200,7 @@ def checkpoint_callback(
             is_last = epoch + 1 == self.params["epochs"] or model.stop_training
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last and self._can_keep(epoch + 1):
+                require()
                 self.watch.tell(self._write(epoch + 1))
                 self.written = time.monotonic()
 

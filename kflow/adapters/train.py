@@ -256,6 +256,7 @@ class Train(StepSpec, kind="train", version=2):
             history,
             context.checkpoints,
             every=every,
+            require=context.require_inputs,
             resumed=lambda epochs: context.report({"event": "resumed", "epochs": epochs}) if epochs else None,
             warn=lambda text: _warn(context, text),
         )

@@ -192,10 +192,12 @@ class Chosen:
         user, action = self.gap
         return f"step {user!r} needs {action.step!r}, which is not chosen and has no result to reuse ({action.reason})"
 
-    def require_results(self) -> "Chosen":
-        """Return the same; UsageError where it could not be run."""
+    def require_results(self, sharing: "Sharing | None") -> "Chosen":
+        """Return the same; UsageError where it could not be run, also with what a remote has, if one was asked."""
+        warn_of(sharing)
         if self.gap is not None:
-            raise UsageError(f"{self.describe_gap()}; '--until {self.gap[0]}' runs what a step needs as well")
+            nor = ", nor has the remote one that can be taken" if sharing and not sharing.remote.failure else ""
+            raise UsageError(f"{self.describe_gap()}{nor}; '--until {self.gap[0]}' runs what a step needs as well")
         return self
 
 

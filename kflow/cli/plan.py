@@ -13,7 +13,6 @@ from kflow.cli.loading import (
     open_workspace,
     parse_overrides,
     plain_path,
-    warn_of,
 )
 from kflow.cli.output import say
 from kflow.diagnostics import visible
@@ -53,11 +52,10 @@ def run(
         require_free(output, file, bound.workflow, workspace, kept.root)
     sharing = open_sharing(remote, pushes=False)
     planner = make_planner(bound, kept, workspace, path, sharing)
-    chosen = choose_actions(planner, **choice).require_results()
+    chosen = choose_actions(planner, **choice).require_results(sharing)
     actions = chosen.actions
     told = describe_plan(actions, [bound.workflow.steps[action.step].spec.kind for action in actions])
     missing = list(_find_missing(bound, chosen.wanted, workspace))
-    warn_of(sharing)
     say("\n".join([told, *missing]))
     is_done = not missing and all(action.verdict is Verdict.REUSE for action in actions)
     if output is not None:

@@ -17,7 +17,6 @@ from kflow.cli.loading import (
     open_workspace,
     parse_overrides,
     plain_path,
-    warn_of,
 )
 from kflow.cli.saved import find_plan, locate_workflow, minding_what_is_gone, require_same
 from kflow.errors import UsageError
@@ -66,8 +65,7 @@ def run(
     if plan is not None:
         require_same(plan, given, file, make_planner(bound, kept, workspace, path, sharing))
     elif selected is not None:
-        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice).require_results()
-        warn_of(sharing)
+        choose_actions(make_planner(bound, kept, workspace, path, sharing), **choice).require_results(sharing)
 
     def compile_it(done: Run) -> None:
         if is_steady(given):

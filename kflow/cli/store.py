@@ -17,7 +17,7 @@ from kflow.store.entry import Entry
 from kflow.store.place import describe_failure
 from kflow.store.removal import sweep
 from kflow.store.store import Store
-from kflow.store.upkeep import Finding, Policy, Usage, collect, inspect, list_usage, measure, set_aside
+from kflow.store.upkeep import Fate, Finding, Policy, Usage, collect, inspect, list_usage, measure, set_aside
 
 PARTS = {
     "entries": "results by fingerprint",
@@ -64,28 +64,30 @@ def verify(store: Path | None) -> int:
     """Read every entry; the damaged ones are set aside, and the exit code is 1 if one is damaged or cannot be read."""
     kept = _open(store)
     found = list(inspect(kept))
-    damaged = [each for each in found if each.damaged]
     unreadable = [each for each in found if each.unreadable]
-    was_set_aside = [_set_aside(kept, each) for each in damaged]
+    fates = Counter(_set_aside(kept, each) for each in found if each.damaged)
     for each in unreadable:
         say(f"{each.fingerprint[:16]} cannot be read: {each.unreadable}")
-    aside = "; the next run makes the damaged ones again" if any(was_set_aside) else ""
-    sound = len(found) - len(damaged) - len(unreadable)
-    say(f"{sound} of {len(found)} entries hold what was published{aside}")
+    aside = "; the next run makes the damaged ones again" if fates[Fate.ASIDE] else ""
+    damaged, there = fates[Fate.ASIDE] + fates[Fate.LEFT], len(found) - fates[Fate.GONE]
+    say(f"{there - damaged - len(unreadable)} of {there} entries hold what was published{aside}")
     return 1 if damaged or unreadable else 0
 
 
-def _set_aside(kept: Store, each: Finding) -> bool:
-    """Tell of a damaged entry, and set it aside unless somebody makes it anew."""
-    say(f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}")
+def _set_aside(kept: Store, each: Finding) -> Fate:
+    """Set an entry aside, unless somebody makes it anew or has done so, and tell of it if it is damaged."""
+    damage = f"{each.fingerprint[:16]} ({each.kind}) is damaged: {', '.join(each.damaged)}"
     try:
-        why_not = set_aside(kept, each.fingerprint)
+        fate = set_aside(kept, each.fingerprint)
     except OSError as error:
+        say(damage)
         message = f"it cannot be set aside: {error.strerror}"
         raise RunError(message) from None
-    if why_not:
-        say(f"  {why_not}")
-    return why_not is None
+    if fate in {Fate.ASIDE, Fate.LEFT}:
+        say(damage)
+    if fate is Fate.LEFT:
+        say(f"  {fate}")
+    return fate
 
 
 def collect_garbage(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kflow.errors import RunError
+from kflow.run.given import Original
 from kflow.run.leases import Leases
-from kflow.run.originals import Original
 from kflow.run.sharing import Sharing
 from kflow.run.workers import Workers
 from kflow.spec.base import StepSpec
@@ -15,6 +15,8 @@ from kflow.store.entry import Entry
 from kflow.store.remote import Expected
 from kflow.store.store import Store
 
+BEGUN: Mapping[str, Any] = {"event": "begun"}
+"""What a step reports when it begins to be run; it is known by its identity, as a kind may report what it likes."""
 Report = Callable[[Mapping[str, Any]], None]
 _LONGEST = 600
 """Characters of a failure that are told."""
@@ -33,7 +35,7 @@ class InputChanged(StepFailure):
 
 
 class NoUse(RunError):  # noqa: N818  it is the outcome of a step
-    """What a step waits for would not be used any more: the run has failed, and starts no more steps."""
+    """The run has failed and starts no more steps, and this one had not begun."""
 
 
 class Cancelled(RunError):  # noqa: N818  it is the outcome of a step
@@ -98,8 +100,8 @@ class Outcome:
 
 
 @dataclass
-class Wait:
-    """The wait for another step, of any run, that makes the same: it is told once, and ends with the run."""
+class WaitToBegin:
+    """The wait of a step for what it needs to begin; it is told once, and ends when the run is over or has failed."""
 
     crew: Crew
     report: Report
@@ -108,19 +110,10 @@ class Wait:
 
     def __call__(self, seconds: float) -> None:
         """Wait for some seconds, or raise what ends the wait."""
+        if self.crew.starts_no_more.is_set():
+            raise NoUse
         if not self.is_told:
             self.report({"event": self.event})
             self.is_told = True
         if self.crew.over.wait(seconds):
             raise Cancelled
-
-
-@dataclass
-class WaitToBegin(Wait):
-    """The same wait, for what a step needs to begin; it ends as well when the run has failed and starts no more."""
-
-    def __call__(self, seconds: float) -> None:
-        """Wait for some seconds, or raise what ends the wait."""
-        if self.crew.starts_no_more.is_set():
-            raise NoUse
-        super().__call__(seconds)

@@ -20,7 +20,7 @@ from kflow.plan.planner import Action, Verdict
 from kflow.plan.resolve import Bound
 from kflow.plan.select import Needs, needed
 from kflow.run import events
-from kflow.run.crew import Crew, Job, Outcome, StepFailure
+from kflow.run.crew import BEGUN, Crew, Job, Outcome, StepFailure
 from kflow.run.jobs import make_job
 from kflow.run.journal import Journal
 from kflow.run.leases import Leases
@@ -37,8 +37,8 @@ from kflow.store.removal import sweep
 from kflow.store.store import Store
 from kflow.workspace import Workspace
 
-_BEGUN, _PUSHED = {"event": "begun"}, {"event": "pushed"}
-"""What the thread of a step says before it runs the step, and when the remote has the result."""
+_PUSHED = object()
+"""What the thread of a step says when the remote has the result, known by its identity as well."""
 _HEED = 0.25
 """Seconds: a signal that the kernel gives to another thread does not wake the main one, and only that heeds it."""
 
@@ -179,9 +179,9 @@ def _do_steps(run: Run) -> None:
             return
         step, news = _next_word(run)
         run.at = step
-        if news == _BEGUN:
+        if news is BEGUN:
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
-        elif news == _PUSHED:
+        elif news is _PUSHED:
             run.pushing.remove(step)
         elif isinstance(news, Mapping):
             run.report(events.StepProgress(step, news))

@@ -1,15 +1,13 @@
 """What holds a step to its inputs: a result counts only if they were what its fingerprint says, all the time."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 from kflow.errors import RunError
-from kflow.run.crew import Crew, InputChanged, Job, NoUse, Report, WaitToBegin
-from kflow.run.originals import Original
-from kflow.signature import is_another
-from kflow.store.entry import Entry
+from kflow.run.crew import Crew, InputChanged, Job, Report, WaitToBegin
+from kflow.run.given import Original
+from kflow.store.entry import Entry, Glance, was_replaced
 from kflow.store.store import Store
 
 
@@ -35,22 +33,21 @@ class InputLost(RunError):  # noqa: N818  it is the outcome of a step
 
 
 @contextlib.contextmanager
-def held_to_inputs(job: Job, store: Store) -> Iterator[None]:
+def held_to_inputs(job: Job, store: Store) -> Iterator[dict[str, Glance]]:
     """Put a step off if a result that it takes is replaced meanwhile, as a run with ``--force`` may do, or damaged.
 
     That goes before what the step says itself: a failure may come of what it was given.
     """
-    before = {step: taken.glance() for step, taken in job.inputs.items()}
+    before = {taken.place: taken.glance() for taken in job.inputs.values()}
     require_sound(job.inputs, store)
     try:
-        yield
+        yield dict(before)
     finally:
         for step, taken in job.inputs.items():
             now = taken.glance()
-            if now != before[step]:
+            if now != before[taken.place]:
                 is_sound = store.is_sound(taken)
-                if not is_sound or any(is_another(before[step].get(name, each), each) for name, each in now.items()):
-                    shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
+                if not is_sound or was_replaced(before[taken.place], now):
                     raise InputLost(step, taken, Loss.RESTORED if is_sound else Loss.GONE, was_taken=True)
 
 
@@ -62,18 +59,14 @@ def require_sound(inputs: Mapping[str, Entry], store: Store) -> None:
 
 
 @contextlib.contextmanager
-def held_to_originals(job: Job, store: Store) -> Iterator[None]:
+def held_to_originals(job: Job) -> Iterator[list[Original]]:
     """Let a step fail if a file that it rests on is changed: else its result would have the fingerprint of another."""
     before = [_look_again(each, job, "was changed since the step was planned") for each in job.originals]
     try:
-        yield
+        yield before
     finally:
-        try:
-            for each in before:
-                _look_again(each, job, "was changed while the step ran, and its result is not kept")
-        except InputChanged:
-            shutil.rmtree(store.checkpoints(job.fingerprint), ignore_errors=True)
-            raise
+        for each in before:
+            _look_again(each, job, "was changed while the step ran, and its result is not kept")
 
 
 def _look_again(original: Original, job: Job, what: str) -> Original:
@@ -92,17 +85,14 @@ def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
         return lost
     step, taken = lost.step, lost.entry
     loss: Loss = lost.loss
-    try:
-        with crew.store.claim(taken.manifest.fingerprint, WaitToBegin(crew, report, "waiting for input")):
-            present = crew.store.lookup_sound(taken.manifest.fingerprint)
-            if present is None:
-                pass
-            elif present.digests != taken.digests or present.manifest.files != taken.manifest.files:
-                loss = Loss.REPLACED
-            elif loss is Loss.GONE:
-                loss = Loss.RESTORED
-            else:
-                crew.store.set_aside(taken.manifest.fingerprint)
-    except NoUse:
-        pass
+    with crew.store.claim(taken.manifest.fingerprint, WaitToBegin(crew, report, "waiting for input")):
+        present = crew.store.lookup_sound(taken.manifest.fingerprint)
+        if present is None:
+            pass
+        elif present.digests != taken.digests or present.manifest.files != taken.manifest.files:
+            loss = Loss.REPLACED
+        elif loss is Loss.GONE:
+            loss = Loss.RESTORED
+        else:
+            crew.store.set_aside(taken.manifest.fingerprint)
     return InputLost(step, taken, loss, was_taken=lost.was_taken)

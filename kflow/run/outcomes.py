@@ -92,15 +92,17 @@ def _put_off(run: Run, name: str, lost: InputLost) -> None:
     """Decide about a step again, when the result that it takes is sound; the first that tells of one has it made."""
     upstream = lost.step
     is_gone = lost.loss in {Loss.GONE, Loss.OUTDATED} and run.entries.get(upstream) is lost.entry
-    patience = _PATIENCE if lost.was_taken else _LONG_PATIENCE  # others may have changed it before this one began
+    # What this run has made itself, others have less reason to change before this step has begun.
+    is_own = lost.was_taken or run.made.get(upstream) is lost.entry
+    patience = _PATIENCE if is_own else _LONG_PATIENCE
     run.put_off[name, upstream, lost.was_taken] += lost.loss is not Loss.REPLACED  # other runs do that once each
     if run.put_off[name, upstream, lost.was_taken] > patience:
         why = f"was changed {patience + 1} times when this step took it; a step that takes it does so, or the disk"
         fail(run, name, StepFailure(f"the stored result of step {upstream!r} {why}"))
     elif is_gone and not is_selected(run, upstream) and run.crew.sharing is None:
         # A verification leaves the store as it is.
-        way = f"--only {upstream} --force" if run.store.base else f"--until {upstream}"
-        fail(run, name, StepFailure(f"{lost}; a run with '{way}' makes it again"))
+        like = "'--only {0} --force' and the params of the run that is verified" if run.store.base else "'--until {0}'"
+        fail(run, name, StepFailure(f"{lost}; a run with {like.format(upstream)} makes it again"))
     else:
         _wait_for(run, name, lost)
 

@@ -9,7 +9,20 @@ from typing import Any
 
 from kflow.artifacts import ExternalFile
 from kflow.errors import RunError
-from kflow.run.crew import Cancelled, Crew, InputChanged, Job, Outcome, Report, StepFailure, Wait, WaitToBegin, in_short
+from kflow.run.crew import (
+    BEGUN,
+    Cancelled,
+    Crew,
+    InputChanged,
+    Job,
+    NoUse,
+    Outcome,
+    Report,
+    StepFailure,
+    WaitToBegin,
+    in_short,
+)
+from kflow.run.given import Given
 from kflow.run.inputs import InputLost, held_to_inputs, held_to_originals, look_at, require_sound
 from kflow.run.worker import WORK, describe_error, perform
 from kflow.spec.base import StepSpec
@@ -44,7 +57,7 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     Cancelled
         If the run ended meanwhile.
     NoUse
-        If the run starts no more steps, and this one would have had to wait for GPUs.
+        If the run has failed and starts no more steps, before this one had begun.
     InputLost
         If a result that it takes does not hold the bytes that were published, or not to the end.
     OSError
@@ -58,7 +71,7 @@ def carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
 
 def _carry_out(job: Job, crew: Crew, report: Report) -> Outcome:
     require_sound(job.inputs, crew.store)
-    with crew.store.claim(job.fingerprint, Wait(crew, report)):
+    with crew.store.claim(job.fingerprint, WaitToBegin(crew, report)):
         twin = crew.brought.get(job.fingerprint)
         twin = twin if twin != job.name else None
         # What a twin has made by force may be taken already: a second result would be another than what was taken.
@@ -74,19 +87,21 @@ def _bring(job: Job, crew: Crew, report: Report) -> Outcome:
     """Pull a result, or make it."""
     note = None
     if crew.sharing and job.expected:
-        with held_to_originals(job, crew.store):  # what comes refers to them, too
+        with held_to_originals(job):  # what comes refers to them, too
             entry, note = crew.sharing.pull(job.expected, crew.store, report)
         if entry is not None:
             return Outcome(entry, "pulled")
         if crew.over.is_set():
             raise Cancelled
+    if crew.starts_no_more.is_set():
+        raise NoUse
     if not job.may_run:
         message = (
             f"its result is not in the store, and the remote has none that can be taken; '--until {job.name}' makes it"
         )
         raise StepFailure(message)
     with crew.leases.take(job.gpus, WaitToBegin(crew, report, "waiting for GPUs")) as gpus:
-        report({"event": "begun"})
+        report(BEGUN)
         if job.is_forced:  # from the beginning
             shutil.rmtree(crew.store.checkpoints(job.fingerprint), ignore_errors=True)
         return Outcome(_try(job, gpus, crew, report), "made", note)
@@ -113,11 +128,12 @@ def _attempt(job: Job, gpus: tuple[str, ...], crew: Crew, report: Report) -> Ent
     is_here, checkpoints = runs_here(job), crew.store.checkpoints(job.fingerprint)
     with crew.store.stage() as staging:
         task = {**job.task, "staging": str(staging.folder)}
-        with held_to_inputs(job, crew.store), held_to_originals(job, crew.store):
+        with held_to_inputs(job, crew.store) as entries, held_to_originals(job) as originals:
             if is_here:
                 reply = _run_here(job.spec, task, crew, report)
             else:
-                reply = _run_apart(job, gpus, {**task, "checkpoints": str(checkpoints)}, crew, report)
+                more = {"checkpoints": str(checkpoints), "given": Given(entries, originals).to_task()}
+                reply = _run_apart(job, gpus, task | more, crew, report)
             if reply["event"] == "failed":
                 message = f"{reply['message']}{_note_full_disk(crew.store.root)}"
                 raise StepFailure(message, reply.get("traceback"))

@@ -23,6 +23,7 @@ from typing import IO, Any
 from kflow.artifacts import artifact_type
 from kflow.artifacts.modules import holding_code_to
 from kflow.registry import Registry
+from kflow.run.given import Given
 from kflow.spec.base import StepContext, StepSpec
 
 WORK = "work"
@@ -153,7 +154,10 @@ def perform(
     checkpoints = Path(task["checkpoints"]) if task.get("checkpoints") else None
     sources = tuple_sources(task["sources"])
     root = Path(task["root"])
-    context = StepContext(root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints)
+    given = Given.from_task(task.get("given") or {"entries": {}, "originals": []})
+    context = StepContext(
+        root, staging / WORK, task["seed"], task["gpus"], artifacts, sources, report, checkpoints, given.require
+    )
     others = [*(os.path.realpath(each["folder"]) for each in task["artifacts"].values()), _package(type(spec))]
     with holding_code_to(root, task.get("code", {}), task.get("libraries", {}), others):
         return _run_and_save(spec, context, staging)
@@ -216,13 +220,15 @@ def describe_error(error: BaseException) -> str:
         return f"a file could not be written to its end; the disk may be full ({first})"
     if isinstance(error, OSError) and error.errno == errno.EBADF:
         return f"{first}: what is used there was closed before"
-    if name in {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError"} and first:
+    if name in _PLAIN and first:
         return first
     return f"{name}: {first}" if first else name
 
 
 _LONGEST = 200_000
 """Characters, more than a variable may have: its value is looked for in what is told before that is cut."""
+_PLAIN = {"ValueError", "OSError", "FileNotFoundError", "ExpectationError", "HashMismatchError", "RunError"}
+"""Errors whose sentence says all."""
 _ADVICE = {"make a new HDF5Matrix to read": "run again to use"}
 """What the core advises those who call it from Python, and what there is to do for others."""
 

@@ -118,6 +118,10 @@ class Examination:
         self.problems.append(Problem(message, path, name, candidates))
 
 
+def _require_nothing() -> None:
+    """Let a step that is run outside a run be."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """What a step gets while it runs."""
@@ -133,6 +137,8 @@ class StepContext:
     report: Callable[[Mapping[str, Any]], None]
     checkpoints: Path | None = None
     """A folder that stays until the step is done, however often it is interrupted; None where there is none."""
+    require_inputs: Callable[[], None] = _require_nothing
+    """Raises an error if what the step was given is not what it was: ask before each write to `checkpoints`."""
 
     @property
     def workdir(self) -> Path:

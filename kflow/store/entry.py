@@ -13,12 +13,16 @@ from typing import Any, ClassVar
 from kflow import durable
 from kflow.artifacts import ExternalFile, digest_file
 from kflow.artifacts.forms import has_form
-from kflow.signature import state
+from kflow.signature import is_another, state
 
 FORMAT = 3
 MANIFEST = "manifest.json"
 _SEAL = b', "digest": "'
 """What stands between a sealed object and its digest."""
+
+
+Glance = dict[str, list[int | str]]
+"""What `Entry.glance` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +136,14 @@ class Entry:
         files = self.manifest.files.items()
         return {name: [*state(f"{self.place}/{name}"), content.sha256] for name, content in files}
 
-    def glance(self) -> dict[str, list[int | str]]:
-        """Return what `stamp` does; nothing where that cannot be told."""
+    def glance(self) -> Glance:
+        """Return what `stamp` does, and the state of the folders; nothing where that cannot be told.
+
+        A folder has a ``/`` at the end of its name; it shows a file that was moved away and back.
+        """
+        folders = {name.rpartition("/")[0] for name in self.manifest.files} - {""}  # the entry's own is touched by use
         with contextlib.suppress(OSError):
-            return self.stamp()
+            return self.stamp() | {f"{name}/": [*state(f"{self.place}/{name}")] for name in sorted(folders)}
         return {}
 
     def find_damage(self) -> list[str]:
@@ -147,6 +155,18 @@ class Entry:
             If a file may not be read.
         """
         return [name for name, content in self.manifest.files.items() if not holds(self.folder / name, content)]
+
+
+def was_replaced(before: Glance, now: Glance) -> bool:
+    """Tell whether other files were put in the place of those of an entry between two glances at it.
+
+    Of a folder every change counts: nobody has any business there once an entry is published.
+    """
+    return any(
+        before[name][1:3] != each[1:3] if name.endswith("/") else is_another(before[name], each)
+        for name, each in now.items()
+        if name in before
+    )
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kflow import durable
-from kflow.signature import ABSENT, is_another
-from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest
+from kflow.signature import ABSENT
+from kflow.store.entry import MANIFEST, Entry, Manifest, describe_files, read_manifest, was_replaced
 from kflow.store.locks import claimed, guarded, held
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -143,14 +143,15 @@ class Store:
 
         Only for those who hold the fingerprint: somebody else might have made it anew while it was read.
         """
-        entry = self.lookup(fingerprint)
-        seen = entry.glance() if entry else {}
-        if entry is None or self.is_sound(entry):
-            return entry
-        now = entry.glance()
-        if any(is_another(seen.get(name, each), each) for name, each in now.items()):
-            return self.lookup(fingerprint)  # where locks keep nobody out, another run has made it anew
-        self.set_aside(fingerprint)
+        for _ in range(2):
+            entry = self.lookup(fingerprint)
+            seen = entry.glance() if entry else {}
+            if entry is None or self.is_sound(entry):
+                return entry
+            if not was_replaced(seen, entry.glance()):
+                self.set_aside(fingerprint)
+                return None
+            # Where locks keep nobody out, another run has made it anew, or somebody has put other bytes there.
         return None
 
     def set_aside(self, fingerprint: str) -> None:

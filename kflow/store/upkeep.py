@@ -1,9 +1,11 @@
 """Looking after a store: what is in it, whether it is whole, and what may go."""
 
 import contextlib
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from kflow.store.entry import MANIFEST, Entry, read_manifest
@@ -175,8 +177,17 @@ def _inspect(folder: Path) -> Finding:
     return Finding(folder.name, manifest.kind, damage)
 
 
-def set_aside(store: Store, fingerprint: str) -> str | None:
-    """Keep a damaged entry for study; return why it was left where it is, if it was.
+class Fate(StrEnum):
+    """What became of an entry that was found damaged."""
+
+    ASIDE = "it was set aside"
+    LEFT = "it stays, as a run is at work on it; give this command again later"
+    SOUND = "it was made anew while it was read"
+    GONE = "it was removed while it was read"
+
+
+def set_aside(store: Store, fingerprint: str) -> Fate:
+    """Keep a damaged entry for study, if it still is one when nobody is at work on it.
 
     Raises
     ------
@@ -185,12 +196,15 @@ def set_aside(store: Store, fingerprint: str) -> str | None:
     """
     try:
         with store.claim(fingerprint, wait_briefly()):
-            if not _inspect(store.place(fingerprint)).damaged:
-                return "it was made anew meanwhile"
+            place = store.place(fingerprint)
+            if not os.path.lexists(place):
+                return Fate.GONE
+            if not _inspect(place).damaged:
+                return Fate.SOUND
             store.set_aside(fingerprint)
     except AtWorkError:
-        return "it stays, as a run is at work on it; give this command again later"
-    return None
+        return Fate.LEFT
+    return Fate.ASIDE
 
 
 def measure(folder: Path) -> int:

@@ -352,7 +352,7 @@ def test_verifying_a_step_whose_input_is_damaged_says_what_helps(make_folder: Ma
     second = folder.kflow("verify", whole, "--only", "a")
 
     assert first.returncode == 1
-    advice = "a run with '--only up --force' makes it again"
+    advice = "a run with '--only up --force' and the params of the run that is verified makes it again"
     assert f"the stored result of step 'up' was damaged or removed; {advice}" in first.stdout
     assert second.returncode == 0, second.stdout
 
@@ -551,3 +551,120 @@ steps:
     assert {name: step.status for name, step in steps.items()} == {"noisy": "run", "beside": "interrupted"}
     assert "output noisy.file is" in (steps["noisy"].error or "")
     assert steps["beside"].error is None
+
+
+@pytest.mark.parametrize("waits", ["for its twin", "for another run"])
+def test_a_run_that_has_failed_begins_no_step(make_folder: MakeFolder, waits: str) -> None:
+    """Though one has waited since before for who makes the same, and they are done."""
+    text = """
+kflow: 1
+name: notes
+params: {after: go}
+steps:
+  same: {kind: note, text: same, after: "${params.after}"}
+  twin: {kind: note, text: same, after: "${params.after}"}
+  bad: {kind: note, text: bad, after: fails, fails_with: fails}
+"""
+    folder = make_folder(text)
+    other = folder.start("run", "w.yaml", "--only", "same", "--set", "after=later")
+    folder.wait_until_it_runs("same")
+    run = folder.start("run", "w.yaml", "--jobs", "3", *(["--force"] if waits == "for its twin" else []))
+    folder.wait_until_it_runs("bad")
+    if waits == "for its twin":
+        folder.write("later", "")
+        other.wait(60)
+    time.sleep(0.5)
+    folder.write("fails", "")
+    time.sleep(0.5)
+    folder.write("go", "")
+    out, err = run.communicate(timeout=60)
+    folder.write("later", "")
+    other.communicate()
+
+    assert run.returncode == 1, out + err
+    statuses = next(each for each in folder.records() if "bad" in each.steps and each.steps["bad"].status == "failed")
+    begun = 1 if waits == "for its twin" else 0
+    assert [statuses.steps[name].status for name in ("same", "twin")].count("not run") == 2 - begun
+    assert out.count("starts: ") == 1 + begun
+
+
+def test_a_step_whose_lost_input_another_run_makes_is_not_told_to_have_failed(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    """When its own run fails meanwhile, it was not run; nothing is advised that would not help."""
+    text = """
+kflow: 1
+name: notes
+params: {after: /}
+steps:
+  up: {kind: note, text: up, after: "${params.after}"}
+  a: {kind: note, text: a, takes: {up: "${up}"}, then: end}
+  bad: {kind: note, text: bad, after: fails, fails_with: fails}
+"""
+    folder = make_folder(text)
+    folder.kflow("run", "w.yaml", "--only", "up")
+    run = folder.start("run", "w.yaml", "--only", "a", "--only", "bad", "--jobs", "3")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    other = folder.start("run", "w.yaml", "--only", "up", "--force", "--set", f"after={folder.path / 'go'}")
+    folder.wait_until_it_runs("up")
+    damage(tmp_path / "store", folder.records()[1].steps["up"])
+    folder.write("end", "")
+    time.sleep(0.5)
+    folder.write("fails", "")
+    out, err = run.communicate(timeout=60)
+    folder.write("go", "")
+    other.communicate()
+
+    assert run.returncode == 1, out + err
+    assert folder.records()[1].steps["a"].status == "not run"
+    assert "makes it again" not in out
+
+
+def test_a_result_that_was_moved_away_and_back_while_a_step_took_it(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """The step may have read what lay there meanwhile, and is done again."""
+    folder = make_folder(PAIR.replace('"${up}"}', '"${up}"}, after: go, then: end'))
+    folder.kflow("run", "w.yaml", "--only", "up")
+    file = stored(tmp_path / "store", folder.records()[0].steps["up"])
+    run = folder.start("run", "w.yaml")
+    folder.wait_until_it_runs("a")
+    time.sleep(0.3)  # it is looked at once more before the step begins
+    file.rename(tmp_path / "away")
+    file.write_text("??")
+    folder.write("go", "")
+    time.sleep(0.5)
+    (tmp_path / "away").replace(file)
+    folder.write("end", "")
+    out, err = run.communicate(timeout=60)
+
+    assert run.returncode == 0, out + err
+    assert "the stored result of up was changed, and is whole again" in out
+    assert stored(tmp_path / "store", folder.records()[0].steps["a"]).read_text() == "aup"
+
+
+def test_a_disk_that_spoils_what_is_stored_is_given_up_soon(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run has made itself is not made twenty times."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "sitecustomize.py").write_text("""
+from kflow.store.store import Store
+
+commit = Store.commit
+
+def spoil(self, *given, **more):
+    entry = commit(self, *given, **more)
+    file = entry.folder / "file" / "note.txt"
+    if file.read_text() == "up":
+        file.write_text("??")
+    return entry
+
+Store.commit = spoil
+""")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'disk'}:{Path(__file__).parents[2]}", prepend=":")
+    folder = make_folder(PAIR)
+    done = folder.kflow("run", "w.yaml")
+
+    assert done.returncode == 1
+    assert done.stdout.count("up (note)                       starts") == 3
+    assert "the stored result of step 'up' was changed 3 times when this step took it" in done.stdout

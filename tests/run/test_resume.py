@@ -94,6 +94,28 @@ class Plug(keras.callbacks.Callback):
 """
 
 
+# Overwrites, when an epoch begins, a part of the file that the file 'spoil' names, once.
+SPOIL = (
+    PLUG
+    + """
+class Spoil(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        spoil = Path.cwd() / "spoil"
+        if epoch == 4 and spoil.exists():
+            with open(spoil.read_text(), "r+b") as stream:
+                stream.seek(-400, os.SEEK_END)
+                stream.write(bytes(200))
+            spoil.unlink()
+"""
+)
+SPOILT = (
+    TRAINING.replace("x: ${x}", "x: ${unit}")
+    .replace("      - Plug\n", "      - Spoil\n")
+    .replace("Plug: plug.py:Plug,", "Spoil: plug.py:Spoil,")
+    .replace("  custom:", '  unit: {kind: normalize, x: "${x}", axis: 0, order: 2}\n  custom:')
+)
+
+
 @pytest.fixture
 def outputs(make_folder: MakeFolder) -> Callable[..., tuple[dict[str, str], str]]:
     """Return a function that runs the workflow to its end, and gives the digests of all files and what was told."""
@@ -134,3 +156,24 @@ def test_a_training_killed_in_several_epochs_gives_the_same_bits(outputs: Any) -
         assert "Window.count has changed, and a checkpoint cannot keep it (a count)" in text
         assert text.count("has changed") == text.count("Window.count")
     assert quiet.count("has changed") == 1
+
+
+def test_a_training_whose_input_is_damaged_goes_on_from_before_that(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """No checkpoint is made of what was learnt from damaged data, so that none is gone on with, whenever that is."""
+    made = []
+    for name in ("whole", "spoilt"):
+        folder = make_folder(SPOILT, {"plug.py": SPOIL}, name=name)
+        store = {"KFLOW_STORE": str(folder.path / ".kflow")}
+        assert folder.kflow("run", "w.yaml", "--until", "unit", **store).returncode == 0
+        if name == "spoilt":
+            (array,) = (folder.path / ".kflow" / "entries").rglob("array/array.npy")
+            folder.write("spoil", str(array))
+        done = folder.kflow("run", "w.yaml", **store)
+        record = json.loads(folder.kflow("show", "latest", "--json", **store).stdout)
+        made.append({output: each["digest"] for output, each in record["steps"]["fit"]["outputs"].items()})
+
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    assert made[0] == made[1]
+    assert "the stored result of unit was damaged or removed; fit is put off until it is sound" in done.stdout
+    assert "fit goes on after 4 epochs" in done.stdout

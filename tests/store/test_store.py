@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from kflow.artifacts import ExternalFile
 from kflow.store.entry import Entry, Manifest, Output, seal
 from kflow.store.removal import sweep
 from kflow.store.store import Store
-from kflow.store.upkeep import inspect, set_aside
+from kflow.store.upkeep import Fate, inspect, set_aside
 
 KEY = "ab" * 32
 
@@ -322,9 +323,39 @@ def test_an_entry_that_was_made_again_since_is_not_set_aside(tmp_path: Path) -> 
     (found,) = [each.fingerprint for each in inspect(store) if each.damaged]
     publish(store)
 
-    assert set_aside(store, found) == "it was made anew meanwhile"
+    assert set_aside(store, found) is Fate.SOUND
     assert store.lookup(KEY)
     assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+def test_an_entry_that_was_removed_while_it_was_read_is_gone(tmp_path: Path) -> None:
+    """Somebody has collected it; nothing is damaged."""
+    store = Store(tmp_path)
+    shutil.rmtree(publish(store))
+
+    assert set_aside(store, KEY) is Fate.GONE
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_what_was_replaced_while_it_was_read_is_read_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a damaged file was put in the place of a damaged one, there is no sound entry."""
+    file = publish(Store(tmp_path)) / "out" / "a.txt"
+    file.write_text("54321")
+    find_damage = Entry.find_damage
+
+    def restore_another(self: Entry) -> list[str]:
+        damage = find_damage(self)
+        (tmp_path / "restored").write_text("33333")
+        (tmp_path / "restored").replace(file)
+        return damage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Entry, "find_damage", restore_another)
+        found = Store(tmp_path).lookup_sound(KEY)
+
+    assert found is None
+    assert Store(tmp_path).lookup_sound(KEY) is None
+    assert Store(tmp_path).lookup(KEY) is None
 
 
 def test_the_metrics_of_an_entry(tmp_path: Path) -> None:
