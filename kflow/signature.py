@@ -57,6 +57,23 @@ def is_another(before: Sequence[Any], now: Sequence[Any]) -> bool:
     return bool(now[3] != before[3] and now[2] != before[2])
 
 
+def is_untouched(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Tell whether nothing was done to a file between two moments.
+
+    Parameters
+    ----------
+    before, now : sequence
+        The state of the file at each moment; what follows it is not looked at.
+
+    Examples
+    --------
+    >>> is_untouched((1, 5, 5, 7, 0o100644), (1, 5, 5, 8, 0o100644)), is_untouched((1, 5, 5, 7, 0), (1, 5, 9, 7, 0))
+    (True, False)
+    """
+    # Not by its inode, as some file systems give another at every look: another file shows in its times as well.
+    return bool(before[:3] == now[:3] and before[4] == now[4])
+
+
 def is_settled(seen: State, moment: int) -> bool:
     """Tell whether a file was last changed so long before a moment that any later change would show in its times.
 

@@ -200,7 +200,6 @@ def checkpoint_callback(
             is_last = epoch + 1 == self.params["epochs"] or model.stop_training
             is_due = (epoch + 1) % every == 0 if every else time.monotonic() - self.written >= PAUSE
             if is_due and not is_last and self._can_keep(epoch + 1):
-                require()
                 self.watch.tell(self._write(epoch + 1))
                 self.written = time.monotonic()
 
@@ -211,6 +210,7 @@ def checkpoint_callback(
             return self.began_with is not None
 
         def _write(self, epochs: int) -> list[Attribute]:
+            require()
             # Where locks lie, another run may do the same training, be done with it, and tidy up.
             with contextlib.suppress(FileNotFoundError):
                 return write_checkpoint(_capture(epochs, model, callbacks, history.history, self.batch), folder)

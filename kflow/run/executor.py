@@ -180,6 +180,7 @@ def _do_steps(run: Run) -> None:
         step, news = _next_word(run)
         run.at = step
         if news is BEGUN:
+            run.running[step] = replace(run.running[step], began=time.monotonic())  # it may have waited
             run.report(events.StepStarted(step, run.record.steps[step].kind, run.decided[step].reason))
         elif news is _PUSHED:
             run.pushing.remove(step)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from kflow.artifacts import digest_file
 from kflow.errors import RunError
-from kflow.signature import State, state
+from kflow.signature import ABSENT, State, is_untouched, state
 from kflow.store.entry import Entry, Glance, read_manifest, was_replaced
 
 
@@ -27,16 +27,19 @@ class Original:
         try:
             now = state(self.path)
             may_be_same = self.known is None or now[0] == self.known[0]
-            is_same = now == self.known or (may_be_same and self._holds_still(now))
+            is_same = self._was_left(now) or (may_be_same and self._holds_still(now))
         except OSError:
             is_same = False
         if not is_same:
             return None
-        return self if now == self.known else replace(self, known=now)
+        return self if self._was_left(now) else replace(self, known=now)
+
+    def _was_left(self, now: State) -> bool:
+        return self.known is not None and is_untouched(self.known, now)
 
     def _holds_still(self, now: State) -> bool:
         """Read the file: it may have been touched only, or nothing is known of it but size and time."""
-        return digest_file(Path(self.path)) == self.digest and state(self.path) == now
+        return digest_file(Path(self.path)) == self.digest and is_untouched(state(self.path), now)
 
 
 @dataclass(slots=True)
@@ -79,16 +82,21 @@ class Given:
         try:
             entry, before = Entry(place, read_manifest(place)), self.entries[place]
             now = entry.glance()
-            is_same = now == before or (not was_replaced(before, now) and _holds_the_same(entry, before, now))
+            is_same = _were_left(before, now) or (not was_replaced(before, now) and _holds_the_same(entry, before, now))
         except (OSError, ValueError):
             return False
         self.entries[place] = now
         return is_same
 
 
+def _were_left(before: Glance, now: Glance) -> bool:
+    files = [name for name in now if not name.endswith("/")]  # what else lies in their folders is none of them
+    return before.keys() == now.keys() and all(is_untouched(before[name], now[name]) for name in files)
+
+
 def _holds_the_same(entry: Entry, before: Glance, now: Glance) -> bool:
     """Read an entry: its files may have been touched only."""
-    contents = ({name: each[5:] for name, each in glance.items()} for glance in (before, now))
+    contents = ({name: each[len(ABSENT) :] for name, each in glance.items()} for glance in (before, now))
     return next(contents) == next(contents) and not entry.find_damage()
 
 

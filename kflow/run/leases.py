@@ -4,21 +4,25 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 _PAUSE = 0.5
 """Seconds between two looks whether a GPU is free."""
+HELD = "KFLOW_HELD_GPUS"
+"""The variable that tells a run which GPUs are held for the step that it was started by: their bus ids."""
 
 
 @dataclass
 class Leases:
     """The GPUs that a run may use, and which of them its steps have.
 
-    Beside other runs it is a lock that keeps them apart, on the file in which the driver describes a GPU: there is
-    nothing to make, to permit or to clean up, and a lock ends with its process. Where the driver shows none, as for
-    a MIG slice or in some containers, the steps of this run alone are kept apart.
+    Beside other runs it is a lock that keeps them apart, on the folder in which the driver describes a GPU: there is
+    nothing to make, to permit or to clean up, and a lock ends with its process. A file in it would not do: the driver
+    holds up a suspend of the machine while one is open. Where the driver shows no folder, as for a MIG slice or in some
+    containers, the steps of this run alone are kept apart.
     """
 
     gpus: tuple[str, ...] = ()
@@ -35,7 +39,7 @@ class Leases:
         """
         while True:
             with contextlib.ExitStack() as stack:
-                had = self._take_free(count, stack)
+                had = self._take_free(count, stack) if count else ()
                 if len(had) == count:
                     yield had
                     return
@@ -43,24 +47,38 @@ class Leases:
 
     def _take_free(self, count: int, stack: contextlib.ExitStack) -> tuple[str, ...]:
         """Take GPUs that nobody has, at most so many; they are given back with the stack."""
-        from kflow.core.parallel.devices import describing_file
-
         had: list[str] = []
         with self._lock:
             for gpu in self.gpus:
-                if len(had) < count and gpu not in self._taken and _keep_others_out(describing_file(gpu), stack):
+                if len(had) < count and gpu not in self._taken and _keep_others_out(self._folders.get(gpu), stack):
                     self._taken.add(gpu)
                     stack.callback(self._taken.discard, gpu)
                     had.append(gpu)
         return tuple(had)
 
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        """The folders to lock: not of what is held for the step that has started this run."""
+        from kflow.core.parallel.devices import find_gpu_folders
 
-def _keep_others_out(file: Path | None, stack: contextlib.ExitStack) -> bool:
-    """Lock a file until the stack ends; tell whether nobody else has it, as far as can be told."""
-    if file is None:
+        held = os.environ.get(HELD, "").split(",")
+        return {gpu: folder for gpu, folder in find_gpu_folders(self.gpus).items() if folder.name not in held}
+
+
+def held_gpus(gpus: Sequence[str]) -> str:
+    """Return what `HELD` is to say in the process of a step."""
+    from kflow.core.parallel.devices import find_gpu_folders
+
+    before = os.environ.get(HELD)
+    return ",".join([*([before] if before else []), *(folder.name for folder in find_gpu_folders(gpus).values())])
+
+
+def _keep_others_out(folder: Path | None, stack: contextlib.ExitStack) -> bool:
+    """Lock a folder until the stack ends; tell whether nobody else has it, as far as can be told."""
+    if folder is None:
         return True
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

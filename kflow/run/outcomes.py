@@ -33,6 +33,7 @@ def end_step(run: Run, name: str, outcome: Any) -> None:
     if isinstance(outcome, InputLost):
         _put_off(run, name, outcome)
     elif isinstance(outcome, NoUse):
+        run.record.steps[name].duration = None
         _start_again(run, name)  # as far as the run starts any
     elif any(run.entries.get(each) is not taken for each, taken in running.inputs.items()):
         # What it was made of counts no more; if that is made with the same bytes, a result counts that it gave.

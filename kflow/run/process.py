@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from kflow.run.forkserver import FORKED, KILL, TERMINATE
+from kflow.run.leases import HELD, held_gpus
 from kflow.spec.base import COMPUTING_THREADS
 
 _PATIENCE = 5.0
@@ -238,6 +239,7 @@ def worker_environment(seat: Seat) -> dict[str, str]:
         **os.environ,
         **({} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus) or "-1",
+        **({HELD: held_gpus(seat.gpus)} if seat.gpus else {}),
         "KERAS_BACKEND": "tensorflow",
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",

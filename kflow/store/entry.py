@@ -160,13 +160,20 @@ class Entry:
 def was_replaced(before: Glance, now: Glance) -> bool:
     """Tell whether other files were put in the place of those of an entry between two glances at it.
 
-    Of a folder every change counts: nobody has any business there once an entry is published.
+    One that was moved away and back shows in its own times and in those of its folder. Either alone is no sign: some
+    libraries put a file of theirs beside what they read, and permissions may be set.
     """
     return any(
-        before[name][1:3] != each[1:3] if name.endswith("/") else is_another(before[name], each)
+        is_another(before[name], each) or (each[2] != before[name][2] and _has_new_names(name, before, now))
         for name, each in now.items()
-        if name in before
+        if name in before and not name.endswith("/")
     )
+
+
+def _has_new_names(name: str, before: Glance, now: Glance) -> bool:
+    """Tell whether anything was put into the folder of a file, or taken out of it."""
+    folder = f"{name.rpartition('/')[0]}/"
+    return folder in before and folder in now and before[folder][1] != now[folder][1]
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -1,6 +1,6 @@
 """A step run as the worker runs it, without a process: inputs and outputs go through the artifact types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Bench:
     events: list[Mapping[str, Any]] = field(default_factory=list)
     count: int = 0
     checkpoints: Path | None = None
+    require_inputs: Callable[[], None] = lambda: None
 
     def run(
         self,
@@ -66,7 +67,15 @@ class Bench:
         sources = {path.name: workspace.sources(path.name) for path in self.root.glob("*.py")}
         artifacts = {text: each.open for text, each in stored.items()}
         context = StepContext(
-            self.root, staging / "work", 7, gpus, artifacts, sources, self.events.append, self.checkpoints
+            self.root,
+            staging / "work",
+            7,
+            gpus,
+            artifacts,
+            sources,
+            self.events.append,
+            self.checkpoints,
+            self.require_inputs,
         )
         outputs = spec.run(context)
         types = spec.Outputs.types()

@@ -9,6 +9,7 @@ from kflow.adapters.build_model import BuildModel
 from kflow.adapters.checkpoint import NAME, Checkpoint, write_checkpoint
 from kflow.adapters.register_objects import RegisterObjects
 from kflow.adapters.train import Train
+from kflow.errors import RunError
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("train")]
 
@@ -334,3 +335,19 @@ def test_a_checkpoint_that_is_damaged_is_told(trainings: Any, what: str) -> None
     assert place.is_file()
     assert [each["text"] for each in these.told("note")] == ["the training begins anew: its checkpoint is damaged"]
     assert begun_anew == these.train("whole")
+
+
+@pytest.mark.parametrize("callbacks", [[], [{"CSVLogger": {"filename": "log.csv", "append": True}}]])
+def test_no_checkpoint_is_made_of_inputs_that_are_not_what_they_were(trainings: Any, callbacks: Any) -> None:
+    """Not even one before the first epoch: the model that it began with may have been another."""
+    these = trainings()
+    these.bench.require_inputs = _refuse
+    with pytest.raises(RunError, match="was changed"):
+        these.train("refused", callbacks=callbacks)
+
+    assert list((these.bench.root / "refused").iterdir()) == []
+
+
+def _refuse() -> None:
+    message = "what it was given was changed"
+    raise RunError(message)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.core.parallel.devices import count_gpus, describing_file, visible_gpus
+from kflow.core.parallel.devices import count_gpus, find_gpu_folders, visible_gpus
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -123,8 +123,19 @@ print({'tensorflow', 'keras'} & set(sys.modules))
 @pytest.mark.parametrize(
     ("gpu", "number"), [("2", 2), ("GPU-bb", 2), ("GPU-aa22-02", 1), ("GPU-aa", None), ("3", None), ("MIG-1", None)]
 )
-def test_a_gpu_has_one_file_whatever_it_is_called(three, gpu, number):
+def test_a_gpu_has_one_folder_whatever_it_is_called(three, gpu, number):
     """That is what keeps two programs apart which see the same one."""
-    expected = None if number is None else three / f"proc/driver/nvidia/gpus/0000:{number:02x}:00.0/information"
+    expected = {} if number is None else {gpu: three / f"proc/driver/nvidia/gpus/0000:{number:02x}:00.0"}
 
-    assert describing_file(gpu, root=three) == expected
+    assert find_gpu_folders([gpu], root=three) == expected
+
+
+def test_a_description_that_cannot_be_read_is_that_of_a_gpu(tmp_path):
+    """It has its number all the same; only by its UUID it is not found."""
+    root = make_root(tmp_path, ["GPU-aa11-01", "GPU-bb22-02"])
+    information = root / "proc/driver/nvidia/gpus/0000:00:00.0/information"
+    information.unlink()
+    information.mkdir()
+
+    assert visible_gpus(root=root, environ={}) == ("0", "1")
+    assert visible_gpus(root=root, environ={"CUDA_VISIBLE_DEVICES": "GPU-bb,GPU-aa"}) == ("GPU-bb",)

@@ -12,7 +12,7 @@ from kflow.artifacts import digest_file
 from kflow.errors import RunError
 from kflow.run.given import Given, Original
 from kflow.signature import state
-from kflow.store.entry import Entry, Manifest, Output
+from kflow.store.entry import Entry, Manifest, Output, was_replaced
 from kflow.store.store import Store
 
 
@@ -69,6 +69,28 @@ def test_what_holds_the_same_bytes_is_what_it_was(entry: Entry, file: Path, touc
 
     given.require()
     given.require()
+
+
+def put_beside(path: Path) -> None:
+    """Write a file of one's own, and remove it, as SQLite does with its log."""
+    path.with_name("log").write_text("x")
+    path.with_name("log").unlink()
+
+
+def permit(path: Path) -> None:
+    """Set permissions, which are what they were."""
+    path.chmod(path.stat().st_mode)
+    path.parent.chmod(path.parent.stat().st_mode)
+
+
+@pytest.mark.parametrize("meddle", [put_beside, permit])
+def test_what_is_done_around_a_file_is_no_change(entry: Entry, file: Path, meddle: Callable[[Path], object]) -> None:
+    """Libraries put files of theirs beside what they read, and backups touch whatever they find."""
+    given, before = give(entry, file), entry.glance()
+    meddle(entry.folder / "out" / "a.txt")
+
+    given.require()
+    assert not was_replaced(before, entry.glance())
 
 
 @pytest.mark.parametrize("change", [overwrite, replace, move_away_and_back, Path.unlink])

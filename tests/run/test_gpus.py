@@ -41,7 +41,7 @@ def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "sitecustomize.py").write_text(
         "from pathlib import Path\n"
         "import kflow.core.parallel.devices as devices\n"
-        "for each in (devices.visible_gpus, devices.count_gpus, devices.describing_file):\n"
+        "for each in (devices.visible_gpus, devices.count_gpus, devices.find_gpu_folders):\n"
         "    each.__kwdefaults__['root'] = Path(__file__).parent\n"
     )
     paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -189,3 +189,29 @@ def test_a_run_that_has_failed_waits_for_no_gpus(make_folder: Callable[..., Any]
         "breaks": "failed",
         "takes": "not run",
     }
+
+
+INNER = """
+import subprocess, sys
+from pathlib import Path
+
+def take(block):
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "kflow", "run", "inner.yaml"]
+    done = subprocess.run(command, cwd=here, capture_output=True, timeout=60)
+    (here / "told").write_bytes(done.stdout)
+    return block
+"""
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_a_step_may_start_a_run_that_uses_its_gpus(make_folder: Callable[..., Any]) -> None:
+    """That waits for none that is held for it."""
+    workflow = GREEDY.replace(", normalizer: user.py:break_down", "")
+    folder = make_folder(workflow % 1, {"user.py": INNER, "own.py": TAKE, "enough": ""})
+    folder.write("inner.yaml", workflow.replace("user.py", "own.py") % 1)
+    done = folder.kflow("run", "w.yaml", CUDA_VISIBLE_DEVICES="GPU-bb22-02")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "greedy succeeded" in (folder.path / "told").read_text()
+    assert (folder.path / "has").read_text() == "GPU-bb22-02"

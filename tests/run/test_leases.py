@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.core.parallel.devices import describing_file, visible_gpus
-from kflow.run.leases import Leases
+from kflow.core.parallel.devices import find_gpu_folders, visible_gpus
+from kflow.run.leases import HELD, Leases, held_gpus
 
 UUIDS = ["GPU-aa11-01", "GPU-bb22-02", "GPU-cc33-03"]
 SETTINGS = [None, "", "-1", "0,2", "2,1,0", "GPU-cc33-03,GPU-aa11-01", "GPU-bb", "0,GPU-bb", "MIG-1234", "1,MIG-1234,0"]
@@ -35,7 +35,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder.mkdir(parents=True)
         (folder / "information").write_text(f"GPU UUID: \t {uuid}\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(describing_file.__kwdefaults__, "root", root)
+        patch.setitem(find_gpu_folders.__kwdefaults__, "root", root)
         yield root
 
 
@@ -113,3 +113,15 @@ def test_one_that_wants_several_holds_none_while_it_waits(driver: Path) -> None:
             pass
 
     assert waits.is_set()
+
+
+def test_a_run_that_a_step_starts_has_the_gpus_of_the_step(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ever for who waits for it; those of others are locked all the same."""
+    with Leases(("0", "1", "2")).take(2, refuse) as had:
+        monkeypatch.setenv(HELD, held_gpus(had))
+        inner = Leases(("GPU-aa11-01", "GPU-bb22-02", "2"))
+        with inner.take(3, refuse) as again, pytest.raises(NoneLeft), Leases(("2",)).take(1, refuse):
+            pass
+
+    assert held_gpus(["2"]) == "0000:00:00.0,0000:01:00.0,0000:02:00.0"
+    assert again == inner.gpus

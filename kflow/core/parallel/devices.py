@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-__all__ = ["choose_devices", "count_gpus", "describing_file", "list_devices", "visible_gpus"]
+__all__ = ["choose_devices", "count_gpus", "find_gpu_folders", "list_devices", "visible_gpus"]
 
 _ROOT = Path("/")
 
@@ -84,29 +84,30 @@ def count_gpus(*, root: Path = _ROOT, environ: Mapping[str, str] | None = None) 
     return len(visible_gpus(root=root, environ=environ))
 
 
-def describing_file(gpu: str, *, root: Path = _ROOT) -> Path | None:
-    """Return the file in which the driver describes a GPU: one for all who see it, whatever they call it.
+def find_gpu_folders(gpus: Sequence[str], *, root: Path = _ROOT) -> dict[str, Path]:
+    """Return for each GPU the folder in which the driver describes it: one for all who see it, whatever they call it.
 
     Parameters
     ----------
-    gpu : str
-        One of `visible_gpus`; a number counts in the order of the bus ids.
+    gpus : sequence of str
+        Some of `visible_gpus`; a number counts in the order of the bus ids.
     root : Path, default '/'
         As in `visible_gpus`.
 
     Returns
     -------
-    Path or None
-        None for a MIG slice, which is a part of a GPU, and where the driver shows no such file.
+    dict of str to Path
+        Without those that the driver shows no folder of, and without MIG slices, which are parts of a GPU.
 
     Examples
     --------
-    >>> describing_file("MIG-1") is None
-    True
+    >>> find_gpu_folders(["MIG-1"])
+    {}
     """
     listed = _describing_files(root)
-    index = _find_gpu(gpu, [_read_uuid(path) for path in listed])
-    return None if index is None else listed[index]
+    present = [_read_uuid(path) for path in listed]
+    found = {gpu: _find_gpu(gpu, present) for gpu in gpus}
+    return {gpu: listed[index].parent for gpu, index in found.items() if index is not None}
 
 
 def _describing_files(root: Path) -> list[Path]:
@@ -123,8 +124,12 @@ def _present_gpus(root: Path) -> list[str]:
 
 
 def _read_uuid(information: Path) -> str:
-    """Read the line "GPU UUID: GPU-..." of the driver's description of one GPU."""
-    found = re.search(r"^GPU UUID:\s*(GPU-[0-9A-Fa-f-]+)", information.read_text(errors="replace"), re.MULTILINE)
+    """Read the line "GPU UUID: GPU-..." of the driver's description of one GPU; '' where it cannot be read."""
+    try:
+        text = information.read_text(errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"^GPU UUID:\s*(GPU-[0-9A-Fa-f-]+)", text, re.MULTILINE)
     return found[1] if found else ""
 
 
