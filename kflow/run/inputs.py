@@ -83,7 +83,7 @@ def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
     """Set a result aside that is damaged, and say what became of it; whoever makes it anew is waited for."""
     if lost.loss is Loss.RESTORED:
         return lost
-    step, taken = lost.step, lost.entry
+    taken = lost.entry
     loss: Loss = lost.loss
     with crew.store.claim(taken.manifest.fingerprint, WaitToBegin(crew, report, "waiting for input")):
         present = crew.store.lookup_sound(taken.manifest.fingerprint)
@@ -95,4 +95,4 @@ def look_at(lost: InputLost, crew: Crew, report: Report) -> InputLost:
             loss = Loss.RESTORED
         else:
             crew.store.set_aside(taken.manifest.fingerprint)
-    return InputLost(step, taken, loss, was_taken=lost.was_taken)
+    return InputLost(lost.step, taken, loss, was_taken=lost.was_taken)

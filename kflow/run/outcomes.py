@@ -19,7 +19,8 @@ from kflow.store.entry import Entry
 _REASONS = {"found": "another run has made it meanwhile", "pulled": "pulled from the remote"}
 """Why a step that was started was not run after all."""
 _PATIENCE, _LONG_PATIENCE = 2, 20
-"""How often a step is put off because of damage to what it takes: found at its end, and before it began."""
+"""How often a step is put off because of damage to what it takes: while it took it or to what this run has made, and
+before it began to what others have made."""
 
 
 def end_step(run: Run, name: str, outcome: Any) -> None:

@@ -122,11 +122,11 @@ def guarded(path: str, kind: int) -> Iterator[None]:
 
 
 class AtWorkError(Exception):
-    """Somebody holds the fingerprint."""
+    """Somebody else holds what is to be claimed."""
 
 
 def wait_briefly() -> Callable[[float], None]:
-    """Wait for those who hold a fingerprint for a moment, and not for those who are at work."""
+    """Return a wait, for `claimed`, that ends with an `AtWorkError` when it takes longer than a mere look."""
     end = time.monotonic() + _MOMENT
 
     def wait(seconds: float) -> None:
@@ -138,6 +138,6 @@ def wait_briefly() -> Callable[[float], None]:
 
 
 def refuse_to_wait(seconds: float) -> None:
-    """Wait for nobody who holds a fingerprint: see `claimed`."""
+    """Wait for nobody: see `claimed`."""
     del seconds
     raise AtWorkError

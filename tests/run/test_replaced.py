@@ -476,8 +476,9 @@ steps:
     assert folder.statuses() == {"up": "run", "a": "reused", "bad": "failed", "slow": "run"}
 
 
-def test_a_run_that_has_failed_waits_for_no_input(make_folder: MakeFolder, tmp_path: Path) -> None:
-    """Another run makes it anew, and may take its time."""
+@pytest.mark.parametrize("chosen", [[], ["--only", "a", "--only", "bad"]], ids=["all", "without the lost one"])
+def test_a_run_that_has_failed_waits_for_no_input(make_folder: MakeFolder, tmp_path: Path, chosen: list[str]) -> None:
+    """Another run makes it anew, and may take its time; nothing is advised that would not help."""
     text = """
 kflow: 1
 name: notes
@@ -489,7 +490,7 @@ steps:
 """
     folder = make_folder(text)
     folder.kflow("run", "w.yaml", "--only", "up")
-    run = folder.start("run", "w.yaml", "--jobs", "3")
+    run = folder.start("run", "w.yaml", "--jobs", "3", *chosen)
     folder.wait_until_it_runs("a")
     time.sleep(0.3)  # it is looked at once more before the step begins
     other = folder.start("run", "w.yaml", "--only", "up", "--force", "--set", f"after={folder.path / 'go'}")
@@ -507,6 +508,7 @@ steps:
     assert "a waits for a result that it takes, which is being made anew" in out
     assert is_waiting
     assert folder.records()[1].steps["a"].status == "not run"
+    assert "makes it again" not in out
 
 
 def test_the_step_that_has_lost_its_result_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -586,39 +588,6 @@ steps:
     begun = 1 if waits == "for its twin" else 0
     assert [statuses.steps[name].status for name in ("same", "twin")].count("not run") == 2 - begun
     assert out.count("starts: ") == 1 + begun
-
-
-def test_a_step_whose_lost_input_another_run_makes_is_not_told_to_have_failed(
-    make_folder: MakeFolder, tmp_path: Path
-) -> None:
-    """When its own run fails meanwhile, it was not run; nothing is advised that would not help."""
-    text = """
-kflow: 1
-name: notes
-params: {after: /}
-steps:
-  up: {kind: note, text: up, after: "${params.after}"}
-  a: {kind: note, text: a, takes: {up: "${up}"}, then: end}
-  bad: {kind: note, text: bad, after: fails, fails_with: fails}
-"""
-    folder = make_folder(text)
-    folder.kflow("run", "w.yaml", "--only", "up")
-    run = folder.start("run", "w.yaml", "--only", "a", "--only", "bad", "--jobs", "3")
-    folder.wait_until_it_runs("a")
-    time.sleep(0.3)  # it is looked at once more before the step begins
-    other = folder.start("run", "w.yaml", "--only", "up", "--force", "--set", f"after={folder.path / 'go'}")
-    folder.wait_until_it_runs("up")
-    damage(tmp_path / "store", folder.records()[1].steps["up"])
-    folder.write("end", "")
-    time.sleep(0.5)
-    folder.write("fails", "")
-    out, err = run.communicate(timeout=60)
-    folder.write("go", "")
-    other.communicate()
-
-    assert run.returncode == 1, out + err
-    assert folder.records()[1].steps["a"].status == "not run"
-    assert "makes it again" not in out
 
 
 def test_a_result_that_was_moved_away_and_back_while_a_step_took_it(make_folder: MakeFolder, tmp_path: Path) -> None:
